@@ -1,0 +1,156 @@
+"""Defaults and their reasons: what ``auto`` becomes for this model, this data and this machine."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from qlora_tui.config import RunConfig
+
+EVALUATIONS_PER_RUN = 8
+# Evaluations together may cost this share of the training time; a forward pass costs a third of a training step.
+EVALUATION_SHARE = 0.25
+CHECKPOINTS_PER_RUN = 10
+# A micro-batch below some thousand tokens leaves a GPU waiting for its host; a CPU has nothing to gain above this.
+GPU_TOKENS_PER_MICRO_BATCH = 8192
+CPU_TOKENS_PER_MICRO_BATCH = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the choices depend on.
+
+    ``sequences`` are what the trainer sees as rows: packed sequences if packing, else rows.
+    """
+
+    cuda: bool
+    compute_dtype: str
+    parameters: int
+    rows: int
+    sequences: int
+    train_tokens: int
+    """Tokens of one pass over the training rows."""
+    selection_tokens: int
+    """Tokens of the rows that are measured at each evaluation."""
+    varlen: bool
+    """Whether the model's attention can run without a mask on packed rows."""
+    layer_kernels: bool
+    """Whether liger-kernel is installed and knows the model's family."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One ``auto`` resolved: the field's dotted path, its value, and why."""
+
+    field: str
+    value: Any
+    reason: str
+
+
+def wants_packing(lengths: list[int], max_length: int) -> tuple[bool, str]:
+    """Whether to pack rows of these lengths (tokens), and why."""
+    if not lengths:
+        return False, "there are no rows to pack"
+    mean = sum(lengths) / len(lengths)
+    if mean > 0.6 * max_length:
+        return False, f"rows fill {mean / max_length:.0%} of max_length on average, so packing would save little"
+    return True, f"rows fill only {mean / max_length:.0%} of max_length on average"
+
+
+def learning_rate(parameters: int, rows: int) -> tuple[float, str]:
+    """Peak learning rate for a LoRA of any rank at alpha 32.
+
+    From published sweeps over 80 settings: the best rate is near 3e-4 for most 3-14B models and higher for small ones;
+    very short runs want less on large models.
+    """
+    billions = parameters / 1e9
+    if billions <= 0.5:
+        return 1e-3, "models under half a billion parameters take the highest rates"
+    if billions <= 2:
+        return 5e-4, "models up to 2 billion parameters learn best around 5e-4"
+    if billions <= 13:
+        return 2e-4, "2e-4 to 3e-4 is best for most models of 3 to 13 billion parameters"
+    return 1e-4 if rows < 5000 else 2e-4, "large models want smaller steps"
+
+
+def steps_per_epoch(sequences: int, effective_batch: int) -> int:
+    """Optimizer steps in one pass; the last, smaller batch counts as one."""
+    return max(1, math.ceil(sequences / effective_batch))
+
+
+def total_steps(config: RunConfig, sequences: int) -> int:
+    """Optimizer steps of the whole run."""
+    steps = math.ceil(config.training.epochs * steps_per_epoch(sequences, config.training.effective_batch))
+    return min(steps, config.training.max_steps or steps)
+
+
+def resolve(config: RunConfig, facts: Facts) -> tuple[RunConfig, tuple[Choice, ...]]:
+    """Replace every remaining ``auto`` by what is best here; ``data.packing`` must be decided already."""
+    steps = total_steps(config, facts.sequences)
+    candidates = (
+        ("quantization", "compute_dtype", facts.compute_dtype, _dtype_reason(facts)),
+        ("training", "learning_rate", *learning_rate(facts.parameters, facts.rows)),
+        ("training", "micro_batch", *_micro_batch(config, facts)),
+        ("training", "gradient_checkpointing", *_checkpointing(facts)),
+        ("training", "attention", *_attention(config, facts)),
+        ("training", "layer_kernels", *_layer_kernels(facts)),
+        ("training", "optimizer", *_optimizer(facts)),
+        ("evaluation", "every", *_evaluate_every(config, facts, steps)),
+        ("checkpoints", "every", max(1, math.ceil(steps / CHECKPOINTS_PER_RUN)), "a crash costs a tenth of the run"),
+    )
+    sections = config.model_dump()
+    choices = []
+    for section, field, value, reason in candidates:
+        if sections[section][field] == "auto":
+            sections[section][field] = value
+            choices.append(Choice(f"{section}.{field}", value, reason))
+    return RunConfig.model_validate(sections), tuple(choices)
+
+
+def _evaluate_every(config: RunConfig, facts: Facts, steps: int) -> tuple[int, str]:
+    trained = facts.train_tokens * steps / steps_per_epoch(facts.sequences, config.training.effective_batch)
+    affordable = int(EVALUATION_SHARE * 3 * trained / max(1, facts.selection_tokens))
+    wanted = max(2, min(EVALUATIONS_PER_RUN, affordable))
+    return max(1, round(steps / wanted)), f"about {wanted} in a run, at most a quarter of the training time"
+
+
+def _dtype_reason(facts: Facts) -> str:
+    if not facts.cuda:
+        return "a CPU is fastest and exact in 32 bits"
+    return "the GPU has bf16" if facts.compute_dtype == "bfloat16" else "the GPU has no bf16 (capability below 8.0)"
+
+
+def _micro_batch(config: RunConfig, facts: Facts) -> tuple[int, str]:
+    tokens = GPU_TOKENS_PER_MICRO_BATCH if facts.cuda else CPU_TOKENS_PER_MICRO_BATCH
+    effective = config.training.effective_batch
+    fitting = [
+        size
+        for size in range(1, effective + 1)
+        if effective % size == 0 and (size == 1 or size * config.data.max_length <= tokens)
+    ]
+    return fitting[-1], f"the largest part of the effective batch with at most {tokens} tokens"
+
+
+def _checkpointing(facts: Facts) -> tuple[str, str]:
+    if facts.cuda:
+        return "full", "it saves several gigabytes for a fifth more time"
+    return "none", "memory is not short on this machine, and recomputing costs time"
+
+
+def _attention(config: RunConfig, facts: Facts) -> tuple[str, str]:
+    if facts.cuda and facts.varlen and config.data.packing is True and config.adapter.dropout == 0:
+        return "varlen", "packed rows need no mask, which is several times faster"
+    return "sdpa", "right on every machine and model"
+
+
+def _layer_kernels(facts: Facts) -> tuple[str, str]:
+    if facts.cuda and facts.layer_kernels:
+        return "liger", "fused kernels for this family: about a fifth faster, and less memory"
+    return "none", "no fused kernels for this machine or model"
+
+
+def _optimizer(facts: Facts) -> tuple[str, str]:
+    if facts.cuda:
+        return "paged_adamw_8bit", "small states that move aside when memory is short"
+    return "adamw", "exact, and its states are small here"

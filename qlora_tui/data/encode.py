@@ -1,0 +1,223 @@
+"""Examples as token ids with a mask of the trained ones: the one encoder that preview and training share.
+
+A conversation is rendered through the model's chat template and tokenised once, as a whole; the mask comes from
+character positions (:mod:`qlora_tui.data.spans`), never from comparing ids, so that an end-of-text token that doubles
+as padding stays trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from qlora_tui.config import DataSection
+from qlora_tui.data.formats import Example, Turn
+from qlora_tui.data.model_files import named_special_tokens
+from qlora_tui.data.problems import RowProblem
+from qlora_tui.data.spans import PROBE, Span, as_messages, find_turn_end, render_with_spans, token_range
+from qlora_tui.data.template import ChatTemplate, TemplateRefusal
+from qlora_tui.errors import DataError, ModelError
+from qlora_tui.text import one_line
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRow:
+    """One row as tokens.
+
+    ``input_ids`` and ``trained`` have the same length, in tokens. ``straddles`` says that a token covers both the end
+    of a prompt and the start of its answer, which the model never meets in that form when it is used.
+    """
+
+    number: int
+    input_ids: list[int]
+    trained: list[bool]
+    straddles: bool = False
+
+
+class Encoder:
+    """Encodes examples for one base model.
+
+    Args:
+        tokenizer: A ``tokenizers.Tokenizer``; owned by the encoder from here on.
+        template: The model's chat template.
+        train_all: Train every token except a beginning-of-text token, instead of the assistant's.
+
+    Attributes:
+        end_of_turn_trained: Whether the last trained token of an answer is an end token: the model learns to stop.
+        end_of_turn_id: That token's id, or None.
+    """
+
+    def __init__(self, tokenizer: Any, template: ChatTemplate, train_all: bool = False) -> None:
+        tokens = template.special_tokens
+        self.tokenizer = tokenizer
+        self.template = template
+        self.train_all = train_all
+        self.bos_id: int | None = tokenizer.token_to_id(tokens["bos_token"]) if "bos_token" in tokens else None
+        self.eos_id: int | None = tokenizer.token_to_id(tokens["eos_token"]) if "eos_token" in tokens else None
+        self.adds_bos = _adds_bos(tokenizer, self.bos_id)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        # Post-processors add tokens, which is done here by hand, and some trim white space off the offsets.
+        tokenizer.post_processor = None
+        added = tokenizer.get_added_tokens_decoder()
+        self._end_ids = {number for number, token in added.items() if token.special or number == self.eos_id}
+        self._turn_end = find_turn_end(template, [added[number].content for number in self._end_ids])
+        # One int object per id instead of one per token: rows are kept in memory by the hundred thousand.
+        self._shared_ids = list(range(max(tokenizer.get_vocab_size(), max(added, default=0) + 1)))
+        self.end_of_turn_id = self._probe_end_of_turn()
+        self.end_of_turn_trained = self.end_of_turn_id is not None
+
+    @classmethod
+    def from_folder(cls, folder: Path, section: DataSection) -> Encoder:
+        """The encoder for a model folder, which needs ``tokenizer.json`` and usually ``tokenizer_config.json``.
+
+        Raises:
+            ModelError: if a file is missing or broken, or the chat template is unusable.
+        """
+        tokenizer = load_tokenizer(folder)
+        tokens = named_special_tokens(folder)
+        bos_id = tokenizer.token_to_id(tokens["bos_token"]) if "bos_token" in tokens else None
+        template = ChatTemplate.from_folder(folder, _adds_bos(tokenizer, bos_id))
+        return cls(tokenizer, template, section.train_on == "all")
+
+    @property
+    def template_fingerprint(self) -> str:
+        """SHA-256 of the chat template's source."""
+        return self.template.fingerprint
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know about training conversations with this model, one sentence each."""
+        found = []
+        if not self.end_of_turn_trained:
+            found.append("The chat template closes answers with no end token, so the model will not learn to stop.")
+        if self.template.origin == "plain":
+            found.append("The model has no chat template; a plain one is used, and must be used with the adapter too.")
+        if self.template.uses_date:
+            found.append("The chat template writes today's date into rows: another day gives other tokens.")
+        return tuple(found)
+
+    def encode(self, example: Example) -> EncodedRow:
+        """One example as tokens, of any length.
+
+        Raises:
+            RowProblem: if this row cannot be used.
+            DataError: if the template does not suit the whole data.
+        """
+        row = self.encode_batch([example])[0]
+        if isinstance(row, RowProblem):
+            raise row
+        return row
+
+    def encode_batch(self, examples: Sequence[Example]) -> list[EncodedRow | RowProblem]:
+        """As :meth:`encode` for many examples, several times faster; a row's problem stands in its place.
+
+        Raises:
+            DataError: if the template does not suit the whole data.
+        """
+        rendered = [self._render(example) for example in examples]
+        texts = [item[0] for item in rendered if not isinstance(item, RowProblem)]
+        encodings = iter(self.tokenizer.encode_batch(texts, add_special_tokens=False))
+        rows: list[EncodedRow | RowProblem] = []
+        for example, item in zip(examples, rendered, strict=True):
+            rows.append(item if isinstance(item, RowProblem) else self._row(example, next(encodings), item[1]))
+        return rows
+
+    def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
+        """Token ids of a conversation with an answer opened at its end: what the model is given when it is used.
+
+        Raises:
+            DataError: if the chat template refuses the conversation.
+        """
+        text = self.template.render(as_messages(Example(0, tuple(turns))), add_generation_prompt=True)
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode_tokens(self, input_ids: Sequence[int]) -> list[str]:
+        """Each token as text of its own, for showing; part of a character shows as the replacement character."""
+        texts: list[str] = self.tokenizer.decode_batch([[token] for token in input_ids], skip_special_tokens=False)
+        return texts
+
+    def _render(self, example: Example) -> tuple[str, list[Span]] | RowProblem:
+        if example.text is not None:
+            return example.text, []
+        try:
+            if self.train_all:
+                return self.template.render(as_messages(example)), []
+            return render_with_spans(self.template, example, self._turn_end)
+        except TemplateRefusal as refusal:
+            return RowProblem(example.number, "refused by the chat template", refusal.why, refusal.hint)
+        except RowProblem as problem:
+            return problem
+
+    def _row(self, example: Example, encoding: Any, spans: list[Span]) -> EncodedRow:
+        ids = list(map(self._shared_ids.__getitem__, encoding.ids))
+        if example.text is not None:
+            ids = self._closed_text(example.number, ids)
+        if example.text is not None or self.train_all:
+            trained = [True] * len(ids)
+            if ids and ids[0] == self.bos_id:
+                trained[0] = False
+            return EncodedRow(example.number, ids, trained)
+        trained = [False] * len(ids)
+        straddles = False
+        for span in spans:
+            first, stop, early = token_range(encoding, span)
+            trained[first:stop] = [True] * (stop - first)
+            straddles = straddles or early
+        return EncodedRow(example.number, ids, trained, straddles)
+
+    def _closed_text(self, number: int, ids: list[int]) -> list[int]:
+        """Plain text between its beginning and end tokens, which are not doubled if the row spells them itself."""
+        if self.eos_id is None:
+            raise ModelError(
+                "The model names no end-of-text token.",
+                f"Row {number} is plain text, whose end would not be learnt.",
+                "Choose a model whose tokenizer_config.json names an eos_token.",
+            )
+        if self.adds_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
+            ids = [self.bos_id, *ids]
+        return ids if ids[-1:] == [self.eos_id] else [*ids, self.eos_id]
+
+    def _probe_end_of_turn(self) -> int | None:
+        """The end token that closes an answer and is trained, found on a conversation of two turns."""
+        try:
+            row = self.encode(PROBE)
+        except DataError:  # plain text needs no template; conversations report it row by row
+            return None
+        for token, trained in zip(reversed(row.input_ids), reversed(row.trained), strict=True):
+            if trained and token in self._end_ids:
+                return token
+            if trained and self.tokenizer.decode([token], skip_special_tokens=False).strip():
+                return None
+        return None
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The ``tokenizers.Tokenizer`` of a model folder.
+
+    Raises:
+        ModelError: if the folder has no ``tokenizer.json`` or it cannot be read.
+    """
+    path = folder / "tokenizer.json"
+    shown = repr(one_line(str(folder), 160))
+    if not path.is_file():
+        raise ModelError(
+            f"The model folder {shown} has no tokenizer.json.",
+            "Text cannot become tokens without it.",
+            "Download the model with its tokenizer.",
+        )
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception for every kind of broken file
+        raise ModelError(
+            f"The tokenizer.json in {shown} cannot be read.", f"{one_line(str(error))}.", "Download the model again."
+        ) from error
+
+
+def _adds_bos(tokenizer: Any, bos_id: int | None) -> bool:
+    return bos_id is not None and tokenizer.encode("a").ids[:1] == [bos_id]

@@ -1,0 +1,81 @@
+"""The engine's side of the event log: appends, flushes, and survives its own death."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from qlora_tui.runs.events import Event, Phase, PhaseName, Progress, Record, Step, Warned, from_line, to_line
+
+PROGRESS_SECONDS = 0.5
+
+
+class EventLog:
+    """Appends events to ``events.jsonl``, each durable before the call returns.
+
+    Opening a log whose last line was torn by a crash cuts that line off and goes on with the next number, so the
+    numbers of all lives of a run follow each other without a gap.
+
+    Attributes:
+        last_step: The newest optimizer step reported by this process.
+
+    Raises:
+        OSError: if the log cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._sequence = _repair(path)
+        # Unbuffered: a line that a full disk refused must not be written again with the next one.
+        self._handle = path.open("ab", buffering=0)
+        self._last_progress: dict[PhaseName, float] = {}
+        self.last_step = 0
+
+    def write(self, event: Event) -> None:
+        """Append one event. Progress is only flushed; everything else is also synced to the disk."""
+        line = to_line(Record(self._sequence + 1, time.time(), event)).encode()
+        self._handle.write(line)
+        self._sequence += 1
+        if not isinstance(event, Progress):
+            os.fsync(self._handle.fileno())
+        if isinstance(event, Step):
+            self.last_step = event.step
+
+    def progress(self, phase: PhaseName, done: int, total: int | None, unit: str, message: str = "") -> None:
+        """Append a progress event, at most about two a second for each phase, the first and the last always."""
+        now = time.monotonic()
+        if 0 < done != total and now - self._last_progress.get(phase, 0.0) < PROGRESS_SECONDS:
+            return
+        self._last_progress[phase] = now
+        self.write(Progress(phase=phase, done=done, total=total, unit=unit, message=message))
+
+    def warn(self, topic: str, message: str) -> None:
+        """Append a warning."""
+        self.write(Warned(topic=topic, message=message))
+
+    @contextmanager
+    def phase(self, name: PhaseName) -> Iterator[dict[str, int | float | str | bool]]:
+        """A phase from its start to its end; what is put into the yielded dict goes into the end's ``details``."""
+        details: dict[str, int | float | str | bool] = {}
+        self.write(Phase(phase=name, state="started"))
+        start = time.monotonic()
+        yield details
+        seconds = round(time.monotonic() - start, 3)
+        self.write(Phase(phase=name, state="finished", seconds=seconds, details=details))
+
+
+def _repair(path: Path) -> int:
+    """Cut a torn last line; the number of the last whole event, 0 for a new log."""
+    if not path.exists():
+        path.touch()
+        return 0
+    with path.open("rb+") as handle:
+        content = handle.read()
+        whole = content.rfind(b"\n") + 1
+        handle.truncate(whole)
+    for line in reversed(content[:whole].splitlines()):
+        if (record := from_line(line)) is not None:
+            return record.seq
+    return 0

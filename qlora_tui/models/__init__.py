@@ -1,0 +1,1 @@
+"""Base models as facts: where their files are and what they are. No torch."""

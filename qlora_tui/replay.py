@@ -1,0 +1,134 @@
+"""From a config file to a run directory that is ready to start: paths made absolute, names made free."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from qlora_tui.config import RunConfig
+from qlora_tui.config_file import load_config
+from qlora_tui.errors import DataError, EnvironmentFault, ModelError, QloraError, UsageError
+from qlora_tui.paths import runs_directory
+from qlora_tui.runs.directory import RunDirectory, create_run
+from qlora_tui.runs.files import write_atomic
+from qlora_tui.text import one_line
+
+EXPECTED_LOCK = "expected-lock.json"
+"""What the original run met, put into its replay so that the engine can name each difference."""
+_DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
+_PATH_BEGINNINGS = ("/", "./", "../", "~")
+_LONGEST_NAME = 64
+
+
+def run_from_config(path: Path, *, name: str | None, overwrite: bool) -> RunDirectory:
+    """The new run that the config file at ``path`` describes.
+
+    A run's own ``config.yaml`` makes a replay: it gets a name that is free, and the lock of the original.
+
+    Args:
+        path: The config file.
+        name: Name of the run instead of the config's.
+        overwrite: Replace a finished run of that name.
+
+    Raises:
+        QloraError: if the config, its paths or the name cannot be used, or the run cannot be created.
+    """
+    config = _with_absolute_paths(load_config(path), path)
+    expected = _lock_beside(path)
+    changes: dict[str, Any] = {}
+    if name is not None:
+        changes["name"] = name
+    elif expected is not None:
+        changes["name"] = _free_name(config)
+    if overwrite or expected is not None:
+        # That the original was allowed to replace something says nothing about its replay.
+        changes["output"] = config.output.model_dump() | {"overwrite": overwrite}
+    try:
+        config = RunConfig.model_validate(config.model_dump() | changes)
+    except ValidationError as error:
+        reason = one_line(str(error.errors(include_url=False)[0].get("ctx", {}).get("error", error)))
+        raise UsageError(
+            f"The name {one_line(name or '', 80)!r} cannot be used.", f"{reason}.", "Change --name."
+        ) from None
+    run = create_run(config)
+    if expected is not None:
+        _hand_over(run, expected)
+    return run
+
+
+def _lock_beside(path: Path) -> str | None:
+    """The lock of the run whose own config ``path`` is, or None for any other file."""
+    lock = path.resolve().with_name("lock.json")
+    if path.resolve().name != "config.yaml" or not lock.is_file():
+        return None
+    try:
+        return lock.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise EnvironmentFault(
+            f"Cannot replay {path}.",
+            f"What the original run met, in {lock}, cannot be read: {one_line(str(error))}.",
+            "Copy the config to another folder to start from it without the comparison.",
+        ) from error
+
+
+def _hand_over(run: RunDirectory, lock: str) -> None:
+    try:
+        write_atomic(run.path / EXPECTED_LOCK, lock)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"Cannot prepare the run {run.name}.",
+            f"The system says: {error.strerror or error}.",
+            f"Free space and check the permissions of {run.path}.",
+        ) from error
+
+
+def _free_name(config: RunConfig) -> str:
+    """The config's name, with -2, -3 … if a run of that name is there."""
+    parent = Path(config.output.directory).expanduser() if config.output.directory else runs_directory()
+    name, count = config.name, 1
+    while (parent / name).exists():
+        count += 1
+        suffix = f"-{count}"
+        name = config.name[: _LONGEST_NAME - len(suffix)] + suffix
+    return name
+
+
+def _with_absolute_paths(config: RunConfig, path: Path) -> RunConfig:
+    """``config`` with every path absolute, because the run's process and a later replay work in other folders."""
+    folder = path.absolute().parent
+    data: dict[str, Any] = {"source": _located(config.data.source, folder, DataError, _DATA_SUFFIXES)}
+    if config.data.evaluation.source is not None:
+        source = _located(config.data.evaluation.source, folder, DataError, _DATA_SUFFIXES)
+        data["evaluation"] = config.data.evaluation.model_dump() | {"source": source}
+    sections: dict[str, dict[str, Any]] = {
+        "data": data,
+        "model": {"source": _located(config.model.source, folder, ModelError, ())},
+    }
+    if config.output.directory is not None:
+        sections["output"] = {"directory": str(Path(config.output.directory).expanduser().absolute())}
+    return config.changed(**sections)
+
+
+def _located(source: str, folder: Path, error: type[QloraError], suffixes: tuple[str, ...]) -> str:
+    """``source`` as an absolute path if it names something on this machine, else as it is.
+
+    Raises:
+        QloraError: (``error``) if it can only be meant as a path, and there is nothing.
+    """
+    places = list(dict.fromkeys((Path.cwd(), folder)))
+    for place in places:
+        try:
+            candidate = place / Path(source).expanduser()
+            if candidate.exists():
+                return str(candidate.absolute())
+        except (OSError, ValueError, RuntimeError):
+            continue  # too long, or with characters or a home folder that no path has
+    if source.startswith(_PATH_BEGINNINGS) or source.lower().endswith(suffixes or ("\0",)):
+        raise error(
+            f"Cannot find {one_line(source, 200)}.",
+            f"It is neither there as named nor in {' or '.join(map(str, places))}.",
+            "Check the path in the config; a relative one is looked for in the current folder, then beside the config.",
+        )
+    return source

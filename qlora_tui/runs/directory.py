@@ -1,0 +1,180 @@
+"""A run's directory: its names, how it is created and opened, and what state it is in."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from qlora_tui.config import RunConfig
+from qlora_tui.config_file import dump_config, load_config
+from qlora_tui.errors import EnvironmentFault, RunError
+from qlora_tui.paths import runs_directory
+from qlora_tui.runs.events import RunFinished
+from qlora_tui.runs.feed import last_event
+from qlora_tui.runs.files import write_atomic
+
+RunStatus = Literal["created", "running", "completed", "early_stopped", "stopped", "failed", "interrupted"]
+
+MARKER = "events.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """The paths of one run. Nothing is read or written until asked."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock.json"
+
+    @property
+    def events(self) -> Path:
+        return self.path / MARKER
+
+    @property
+    def log(self) -> Path:
+        return self.path / "worker.log"
+
+    @property
+    def control(self) -> Path:
+        return self.path / "control"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter"
+
+    @property
+    def process(self) -> Path:
+        return self.path / "process.json"
+
+    def read_config(self) -> RunConfig:
+        """The run's config.
+
+        Raises:
+            ConfigError: if the file is missing or damaged.
+        """
+        return load_config(self.config)
+
+    def claim(self) -> None:
+        """Record the calling process as the one that owns this run."""
+        me = psutil.Process()
+        write_atomic(self.process, json.dumps({"pid": me.pid, "created": me.create_time()}))
+
+    def owner(self) -> int | None:
+        """The process id of the live owner, or None: a run is alive if its process is, whatever its log says."""
+        try:
+            record = json.loads(self.process.read_text(encoding="utf-8"))
+            process = psutil.Process(int(record["pid"]))
+            # A process id is used again after a reboot or a long while; its start time tells the two apart.
+            alive = abs(process.create_time() - float(record["created"])) < 1.0
+            return process.pid if alive and process.status() != psutil.STATUS_ZOMBIE else None
+        except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+            return None
+
+    def status(self) -> RunStatus:
+        """What the run is doing, or how it ended."""
+        if self.owner() is not None:
+            return "running"
+        last = last_event(self.events)
+        if last is None:
+            return "created"
+        return last.event.status if isinstance(last.event, RunFinished) else "interrupted"
+
+
+def create_run(config: RunConfig) -> RunDirectory:
+    """Make the directory of a new run and put the config into it.
+
+    Raises:
+        RunError: if a run of that name exists and may not be replaced, or is alive.
+        EnvironmentFault: if the folder cannot be written.
+    """
+    parent = Path(config.output.directory).expanduser() if config.output.directory else runs_directory()
+    run = RunDirectory((parent / config.name).absolute())
+    if run.path.exists():
+        _make_room(run, overwrite=config.output.overwrite)
+    try:
+        for folder in (run.path, run.control, run.checkpoints):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(run.config, dump_config(config))
+    except OSError as error:
+        raise EnvironmentFault(
+            f"Cannot create the run directory {run.path}.",
+            f"The system says: {error.strerror or error}.",
+            "Choose another folder with output.directory in the config, or free space and check the permissions.",
+        ) from error
+    return run
+
+
+def _make_room(run: RunDirectory, *, overwrite: bool) -> None:
+    if not run.path.is_dir() or not _is_run(run.path):
+        raise RunError(
+            f"Cannot create the run {run.name}.",
+            f"{run.path} exists and is not a run of qlora-tui, so it is left alone.",
+            "Choose another name or another output.directory in the config.",
+        )
+    if run.owner() is not None:
+        raise RunError(
+            f"Cannot create the run {run.name}.",
+            f"A run of that name is training right now (process {run.owner()}).",
+            f"Watch it with `qlora-tui attach {run.name}`, or choose another name.",
+        )
+    if not overwrite:
+        raise RunError(
+            f"Cannot create the run {run.name}.",
+            f"A run of that name exists in {run.path.parent} ({run.status()}).",
+            f"Go on with `qlora-tui resume {run.name}`, choose another name, or set output.overwrite: true.",
+        )
+    shutil.rmtree(run.path)
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "config.yaml").is_file() and (path / "control").is_dir()
+
+
+def find_run(reference: str) -> RunDirectory:
+    """The run that a name or a path means.
+
+    Raises:
+        RunError: if there is none.
+    """
+    for path in (runs_directory() / reference, Path(reference).expanduser()):
+        if os.sep not in reference and path.parent != runs_directory() and not path.is_dir():
+            continue
+        if path.is_dir() and _is_run(path):
+            return RunDirectory(path.absolute())
+    known = [run.name for run in list_runs()]
+    raise RunError(
+        f"There is no run {reference}.",
+        f"Neither {runs_directory()} nor the current folder holds one of that name.",
+        f"Known runs: {', '.join(known[:8])}." if known else "Start one with `qlora-tui --config run.yaml`.",
+    )
+
+
+def list_runs(parent: Path | None = None) -> Iterator[RunDirectory]:
+    """Every run below ``parent`` (default: the runs directory), newest first."""
+    parent = parent or runs_directory()
+    if not parent.is_dir():
+        return
+    found = [path for path in parent.iterdir() if path.is_dir() and not path.name.startswith(".") and _is_run(path)]
+    for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
+        yield RunDirectory(path)

@@ -1,0 +1,84 @@
+"""Reading ``events.jsonl`` while it grows: bounded, tolerant of a torn last line, never blocking for long."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from qlora_tui.runs.events import Record, from_line
+
+CHUNK_BYTES = 1 << 20
+MAX_LINE_BYTES = 8 << 20
+
+
+class EventFeed:
+    """Follows one event log from its beginning. Each :meth:`poll` returns what is new."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._rest = b""
+        self._inode: int | None = None
+
+    def poll(self) -> list[Record]:
+        """The records written since the last call, at most about a megabyte of them; empty if there are none.
+
+        A log that was replaced or cut starts again from its beginning.
+        """
+        try:
+            with self._path.open("rb") as handle:
+                self._notice_replacement(handle.fileno())
+                handle.seek(self._offset)
+                chunk = handle.read(CHUNK_BYTES)
+        except OSError:
+            return []
+        self._offset += len(chunk)
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        if len(self._rest) > MAX_LINE_BYTES:
+            self._rest = b""
+        return [record for line in lines if line and (record := from_line(line)) is not None]
+
+    def _notice_replacement(self, descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        if status.st_size < self._offset or (self._inode is not None and status.st_ino != self._inode):
+            self._offset, self._rest = 0, b""
+        self._inode = status.st_ino
+
+    def drain(self) -> list[Record]:
+        """Everything that is there now."""
+        records: list[Record] = []
+        while new := self.poll():
+            records += new
+        return records
+
+    def wait(self, seconds: float, interval: float = 0.1) -> list[Record]:
+        """New records as soon as there are any, or an empty list after ``seconds``."""
+        end = time.monotonic() + seconds
+        while True:
+            if records := self.poll():
+                return records
+            if time.monotonic() >= end:
+                return []
+            time.sleep(interval)
+
+
+def read_events(path: Path) -> list[Record]:
+    """All records of a log; empty if there is no log."""
+    return EventFeed(path).drain()
+
+
+def last_event(path: Path) -> Record | None:
+    """The last readable record of a log, from its tail only."""
+    try:
+        with path.open("rb") as handle:
+            handle.seek(0, 2)
+            size = handle.tell()
+            handle.seek(max(0, size - (256 << 10)))
+            tail = handle.read()
+    except OSError:
+        return None
+    for line in reversed(tail.split(b"\n")):
+        if line and (record := from_line(line)) is not None:
+            return record
+    return None

@@ -1,0 +1,131 @@
+"""Starting the training process, telling it to stop, and taking it up again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from qlora_tui.errors import EnvironmentFault, RunError
+from qlora_tui.runs.directory import RunDirectory
+
+READY_SECONDS = 60.0
+
+
+def engine_environment() -> dict[str, str]:
+    """The environment of engine processes: no progress bars on a log, no telemetry, a steadier GPU allocator."""
+    environment = dict(os.environ)
+    environment.update(
+        {
+            "TQDM_DISABLE": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "TOKENIZERS_PARALLELISM": environment.get("TOKENIZERS_PARALLELISM", "true"),
+            "PYTHONUNBUFFERED": "1",
+        }
+    )
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        environment.setdefault(name, "expandable_segments:True")
+    return environment
+
+
+def start(run: RunDirectory, *, resume: bool = False) -> subprocess.Popen[bytes]:
+    """Start the detached training process of ``run`` and wait until it owns the directory.
+
+    It has a session of its own, no standard input, and writes to ``worker.log``: no terminal can take it down.
+
+    Raises:
+        RunError: if the run is alive already.
+        EnvironmentFault: if the process dies before it takes over, or the log cannot be written.
+    """
+    if (owner := run.owner()) is not None:
+        raise RunError(
+            f"Cannot start the run {run.name}.",
+            f"It is training already (process {owner}).",
+            f"Watch it with `qlora-tui attach {run.name}`.",
+        )
+    for request in run.control.iterdir():
+        request.unlink(missing_ok=True)
+    run.process.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "qlora_tui.engine", "train", str(run.path)] + (["--resume"] if resume else [])
+    try:
+        with run.log.open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=engine_environment(),
+                cwd=run.path,
+            )
+    except OSError as error:
+        raise EnvironmentFault(
+            f"Cannot start the training process of {run.name}.",
+            f"The system says: {error.strerror or error}.",
+            "Check the permissions and free space of the run directory.",
+        ) from error
+    _wait_until_owned(run, process)
+    return process
+
+
+def _wait_until_owned(run: RunDirectory, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + READY_SECONDS
+    while not run.process.exists():
+        if process.poll() is not None or time.monotonic() > end:
+            raise EnvironmentFault(
+                f"The training process of {run.name} did not come up.",
+                f"It ended with status {process.poll()} before it took over the run directory.",
+                f"Read the end of {run.log}; `qlora-tui doctor` checks the installation.",
+            )
+        time.sleep(0.02)
+
+
+def request_stop(run: RunDirectory) -> int:
+    """Ask the training process to finish its step, save and exit; its process id.
+
+    Raises:
+        RunError: if the run is not alive.
+    """
+    owner = run.owner()
+    if owner is None:
+        raise RunError(
+            f"Cannot stop the run {run.name}.",
+            f"It is not running ({run.status()}).",
+            "See all runs with `qlora-tui runs`.",
+        )
+    request(run, "stop")
+    return owner
+
+
+def request(run: RunDirectory, what: str) -> None:
+    """Leave a request (``stop``, ``checkpoint``, ``sample``) for the training process."""
+    (run.control / what).touch()
+
+
+def kill(run: RunDirectory) -> None:
+    """End the training process and its children at once; nothing is saved."""
+    owner = run.owner()
+    if owner is None:
+        return
+    try:
+        process = psutil.Process(owner)
+        for each in [*process.children(recursive=True), process]:
+            each.kill()
+    except psutil.NoSuchProcess:
+        return
+
+
+def last_lines(log: Path, count: int = 20) -> list[str]:
+    """The end of a log, for an error report."""
+    try:
+        with log.open("rb") as handle:
+            handle.seek(0, os.SEEK_END)
+            handle.seek(max(0, handle.tell() - 16_384))
+            return handle.read().decode("utf-8", "replace").splitlines()[-count:]
+    except OSError:
+        return []

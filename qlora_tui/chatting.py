@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -28,8 +29,8 @@ class ChatFailed(QloraError):
 
     kind = "chat"
 
-    def __init__(self, why: str, hint: str, exit_code: Any = ExitCode.RUN_FAILED) -> None:
-        super().__init__("There is no answer.", why, hint)
+    def __init__(self, what: str, why: str, hint: str, exit_code: Any = ExitCode.RUN_FAILED) -> None:
+        super().__init__(what, why, hint)
         with suppress(ValueError, TypeError):
             self.exit_code = ExitCode(exit_code)
 
@@ -47,19 +48,20 @@ class ChatRequest:
 
 
 def chat_target(reference: str) -> Path:
-    """The run directory or adapter folder that ``reference`` means.
+    """The run directory, adapter or checkpoint folder that ``reference`` means.
 
     Raises:
-        RunError: if there is none, or the run has no adapter yet.
+        RunError: if there is none, or the run has saved nothing yet.
     """
     path = Path(reference).expanduser()
     if (path / "adapter_config.json").is_file():
         return path.absolute()
     run = find_run(reference)
-    if not (run.adapter / "adapter_config.json").is_file():
+    saved = (run.adapter, *(run.checkpoints.iterdir() if run.checkpoints.is_dir() else ()))
+    if not any((folder / "adapter_config.json").is_file() for folder in saved):
         raise RunError(
             f"Cannot chat with the run {run.name}.",
-            f"It has no adapter yet ({run.status()}).",
+            f"It has no adapter and no checkpoint yet ({run.status()}).",
             f"See how far it is with `qlora-tui attach {run.name}`.",
         )
     return run.path
@@ -77,7 +79,7 @@ def chat(target: Path, base: str | None, request: ChatRequest, *, as_json: bool)
     log = _log_path()
     previous = signal.signal(signal.SIGTERM, _as_interrupt)
     process = _start(command, log)
-    replies = _Replies(show=not as_json, headings=request.compare)
+    replies = Replies(show=not as_json, compare=request.compare)
     try:
         _send(process, request)
         for event in _events(process):
@@ -146,11 +148,12 @@ def _events(process: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
                 yield event
 
 
-def _check_ended(process: subprocess.Popen[bytes], replies: _Replies, log: Path | None) -> None:
+def _check_ended(process: subprocess.Popen[bytes], replies: Replies, log: Path | None) -> None:
     status = process.wait()
     if not replies.finished:
         where = f"Read {log}; `qlora-tui doctor` checks the installation." if log else "Check the free memory."
-        raise ChatFailed(f"The chat process ended with status {status} before it had answered.", where)
+        why = f"The chat process ended with status {status} before it had answered."
+        raise ChatFailed("There is no answer.", why, where)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -163,12 +166,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait()
 
 
-class _Replies:
+class Replies:
     """The replies as they come in: one side is shown at a time, the other one kept until it is its turn."""
 
-    def __init__(self, *, show: bool, headings: bool) -> None:
+    def __init__(self, *, show: bool, compare: bool) -> None:
         self._show = show
-        self._headings = headings
+        self._compare = compare
         self._texts: dict[str, list[str]] = {}
         self._totals: dict[str, tuple[int, float]] = {}
         self._shown: dict[str, int] = {}
@@ -177,8 +180,8 @@ class _Replies:
 
     @property
     def finished(self) -> bool:
-        """Whether every side that began has ended, and there is one."""
-        return bool(self._totals) and set(self._texts) <= set(self._totals)
+        """Whether every side that was asked has ended."""
+        return len(self._totals) >= (2 if self._compare else 1)
 
     def take(self, event: dict[str, Any]) -> None:
         """Take in one event of the engine.
@@ -193,12 +196,13 @@ class _Replies:
                 self._write()
             case "done":
                 self._texts.setdefault(side, [])
-                self._totals[side] = (_number(event.get("tokens")), float(_number(event.get("seconds"))))
+                self._totals[side] = (int(_number(event.get("tokens"))), _number(event.get("seconds")))
                 self._write()
             case "progress" if self._show:
                 self._talk(one_line(str(event.get("message", ""))))
             case "error":
-                raise ChatFailed(str(event.get("message", "")), str(event.get("hint", "")), event.get("exit_code"))
+                message, hint = str(event.get("message", "")), str(event.get("hint", ""))
+                raise ChatFailed(message, "", hint, event.get("exit_code"))
             case _:
                 pass
 
@@ -207,13 +211,13 @@ class _Replies:
         for side, pieces in self._texts.items() if self._show else ():
             if side in self._told:
                 continue
-            if side not in self._shown and self._headings:
+            if side not in self._shown and self._compare:
                 sys.stdout.write(f"--- {side} ---\n")
             text = printable("".join(pieces[self._shown.get(side, 0) :]))
             self._shown[side] = len(pieces)
             if text:
+                self._line_open = not text.endswith("\n")  # first, because an interrupt may come out of the writing
                 sys.stdout.write(text)
-                self._line_open = not text.endswith("\n")
             sys.stdout.flush()
             if side not in self._totals:
                 return
@@ -241,5 +245,5 @@ class _Replies:
         }
 
 
-def _number(value: Any) -> Any:
-    return value if isinstance(value, int | float) else 0
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0

@@ -111,6 +111,13 @@ class DataSection(Section):
     evaluation: EvaluationSource = EvaluationSource()
     """Held-out rows."""
 
+    @field_validator("redact")
+    @classmethod
+    def _redaction_is_not_there_yet(cls, value: bool) -> bool:
+        if value:
+            raise ValueError("this version cannot redact; remove private data from the rows before training")
+        return value
+
     @field_validator("split")
     @classmethod
     def _split_is_a_name_or_slice(cls, value: str) -> str:

@@ -49,14 +49,19 @@ class LiveNarrator:
     def __init__(self, keys: str) -> None:
         self._console = Console(stderr=True, markup=False, emoji=False, highlight=False)
         self._keys = keys
+        self._progress = RunProgress()
         self._live = Live(
-            console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False, transient=False
+            console=self._console,
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            get_renderable=self._frame,
         )
         self._drawn = 0.0
 
     def begin(self, progress: RunProgress) -> None:
-        self._live.start()
-        self._draw(progress)
+        self._progress = progress
+        self._live.start(refresh=True)
 
     def event(self, record: Record, progress: RunProgress) -> None:
         event = record.event
@@ -67,19 +72,18 @@ class LiveNarrator:
 
     def tick(self, progress: RunProgress) -> None:
         if time.monotonic() - self._drawn >= REFRESH_SECONDS:
-            self._draw(progress)
-
-    def _draw(self, progress: RunProgress) -> None:
-        self._drawn = time.monotonic()
-        self._live.update(self._frame(progress, time.time()), refresh=True)
+            self._drawn = time.monotonic()
+            self._live.refresh()
 
     def say(self, text: str) -> None:
         self._console.print(Text(printable(text), style="bold"), soft_wrap=True)
 
     def close(self) -> None:
+        self._keys = ""
         self._live.stop()
 
-    def _frame(self, progress: RunProgress, now: float) -> RenderableType:
+    def _frame(self) -> RenderableType:
+        progress, now = self._progress, time.time()
         phases = list(progress.phases.values())
         if self._console.height < LOW_TERMINAL:
             phases = [phase for phase in phases if phase.active]
@@ -90,23 +94,29 @@ class LiveNarrator:
         for _ in range(2 if narrow else 3):
             grid.add_column(no_wrap=True, justify="right", overflow="ellipsis")
         for phase in phases:
-            cells = phase_cells(phase, now)
+            cells = phase_cells(phase, now, over=progress.finished is not None)
             grid.add_row(*(cells[:2] + cells[-2:] if narrow else cells))
         lines: list[RenderableType] = [grid]
         if numbers := training_numbers(progress):
             lines.append(Text("  ".join(numbers), no_wrap=True, overflow="ellipsis"))
         lines.append(self._total(progress, now))
-        return Group(*lines, Text(self._keys, style="dim", no_wrap=True, overflow="ellipsis"))
+        if self._keys:
+            lines.append(Text(self._keys, style="dim", no_wrap=True, overflow="ellipsis"))
+        return Group(*lines)
 
     def _total(self, progress: RunProgress, now: float) -> Text:
         if not progress.phases:
             return Text("waiting for the first event")
-        ended = progress.finished is not None
-        elapsed = duration(max(0.0, now - progress.life_started)) if progress.life_started is not None else "?"
-        text = f"all phases  {elapsed} elapsed, {describe_remaining(progress.remaining(now), ended=ended)}"
+        if progress.finished is not None:
+            text = f"all phases  {duration(progress.finished.seconds)} in all"
+        else:
+            elapsed = max(0.0, now - (progress.life_started or now))
+            text = f"all phases  {duration(elapsed)} elapsed, {describe_remaining(progress.remaining(now))}"
         return Text(text, style="bold", no_wrap=True, overflow="ellipsis")
 
     def compare(self, comparison: dict[str, Comparison]) -> None:
+        if not comparison:
+            return
         table = Table(title=Text("before and after, on the same rows"), title_justify="left")
         for heading in ("metric", "before", "after", "difference (interval)", "rows"):
             table.add_column(Text(heading), justify="left" if heading == "metric" else "right")
@@ -115,10 +125,10 @@ class LiveNarrator:
         self._console.print(table)
 
 
-def phase_cells(phase: PhaseProgress, now: float) -> tuple[RenderableType, ...]:
-    """One phase as a row: name, bar, how much, elapsed, what is left."""
+def phase_cells(phase: PhaseProgress, now: float, *, over: bool) -> tuple[RenderableType, ...]:
+    """One phase as a row: name, bar, how much, elapsed, what is left; nothing is left in a run that is over."""
     style = "bold" if phase.active else "" if phase.ended is not None else "dim"
-    elapsed = phase.elapsed(now)
+    elapsed = phase.elapsed(phase.latest_time if over else now)
     bar: RenderableType = Text("")
     if phase.ended is not None:
         bar = ProgressBar(total=1, completed=1)
@@ -131,7 +141,7 @@ def phase_cells(phase: PhaseProgress, now: float) -> tuple[RenderableType, ...]:
         bar,
         Text(amount(phase), style=style),
         Text("" if elapsed is None else duration(elapsed), style=style),
-        Text(_left(phase, now), style=style),
+        Text("broken off" if over and phase.active else _left(phase, now), style=style),
     )
 
 

@@ -98,6 +98,8 @@ class PlainNarrator:
             self.say(line)
 
     def _progress_line(self, phase: PhaseProgress, progress: RunProgress, time: float) -> None:
+        if phase.fraction == 1.0 and phase.name != "train":
+            return  # the end of the phase says the same
         tenth = int(10 * (phase.fraction or 0.0))
         if phase.name != self._line_phase:
             self._line_phase, self._line_time, self._line_tenth = phase.name, phase.started or time, 0
@@ -179,7 +181,7 @@ def describe_progress(phase: PhaseProgress, progress: RunProgress, now: float) -
     elif phase.message:
         parts.append(one_line(phase.message, 120))
     left = phase.remaining(now)
-    if left is not None and phase.total:
+    if left is not None and phase.fraction != 1.0:
         parts.append(f"{duration(left)} left")
     return ", ".join(part for part in parts if part) or "under way"
 
@@ -207,10 +209,8 @@ def amount(phase: PhaseProgress) -> str:
     return f"{phase.done:,}{total} {one_line(phase.unit, 20)}".rstrip()
 
 
-def describe_remaining(remaining: Remaining, *, ended: bool = False) -> str:
+def describe_remaining(remaining: Remaining) -> str:
     """The whole run's remaining time, naming what is not in it."""
-    if ended:
-        return "nothing left"
     unknown = ", ".join(remaining.unknown)
     if remaining.seconds <= 0 and unknown:
         return f"not known yet ({unknown})"

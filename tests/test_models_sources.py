@@ -313,6 +313,12 @@ def test_remote_code_needs_permission(tmp_path: Path, name: str) -> None:
     assert resolve_model(section(folder, trust_remote_code=True)).remote_code
 
 
+def test_built_in_families_need_no_code_of_their_own(tmp_path: Path) -> None:
+    configuration = json.dumps({"model_type": "phi3", "auto_map": {"AutoModel": "modeling_phi3.Phi3Model"}}).encode()
+    folder = write(tmp_path / "model", {**model_files(), "config.json": configuration})
+    assert not resolve_model(section(folder)).remote_code
+
+
 # Damaged weights
 
 

@@ -32,7 +32,7 @@ def supports_varlen(config: Any) -> bool:
     """
     if config.model_type not in _FAMILIES:
         return False
-    if any(getattr(config, field, None) for field in _UNSUPPORTED_FIELDS) or getattr(config, "attention_dropout", 0.0):
+    if any(getattr(config, field, None) for field in _UNSUPPORTED_FIELDS) or getattr(config, "attention_dropout", None):
         return False
     layer_types = getattr(config, "layer_types", None) or []
     if any(kind != "full_attention" for kind in layer_types):

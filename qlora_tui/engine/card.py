@@ -86,8 +86,8 @@ def model_card(facts: CardFacts) -> str:
     parts = [
         _front_matter(facts),
         f"# {_text(config.name)}",
-        f"A LoRA adapter for {_base(facts)}, trained with qlora-tui. It holds only the adapter; the base model is loaded "
-        "beside it.",
+        f"A LoRA adapter for {_base(facts)}, trained with qlora-tui. The folder holds only the adapter; the base model "
+        "is loaded beside it.",
         "## Base model",
         _table(("", ""), _base_rows(facts)),
         "## Results",
@@ -179,8 +179,8 @@ def _results(facts: CardFacts) -> str:
         )
     percent = f"{first.confidence:.0%}".replace("%", " %")
     explanation = (
-        f"Measured on the same {first.rows} held-out rows before and after training. The interval is a paired bootstrap "
-        "over rows; one that holds 0 shows no difference."
+        f"Measured on the same {first.rows} held-out rows before and after training. The interval is a paired "
+        "bootstrap over rows; one that holds 0 shows no difference."
     )
     header = ("measure", "base", "with adapter", "difference", f"{percent} interval")
     return f"{explanation}\n\n{_table(header, rows)}"
@@ -300,15 +300,15 @@ def _model_lines(facts: CardFacts) -> list[str]:
 
 def _prompt_format(facts: CardFacts) -> str:
     system = facts.config.data.system_prompt
-    said = "with this system prompt" if system else "without a system prompt of its own"
+    said = f"Rows without a system turn got this one:\n\n{_fenced(printable(system), 'text')}" if system else None
     parts = [
         "Use the chat template in this folder (`tokenizer.apply_chat_template`), which is the one it was trained with; "
-        "another one makes the answers worse.",
-        f"The rows were trained {said}" + (f":\n\n{_fenced(printable(system), 'text')}" if system else "."),
+        "another one makes answers worse.",
+        said or "No system turn was added to the rows.",
         f"A message as the model reads it, up to where its answer begins:\n\n{_fenced(facts.rendered_prompt, 'text')}",
     ]
     if facts.end_of_turn is not None:
-        parts.append(f"An answer ends with {_code(facts.end_of_turn)}.")
+        parts.append(f"An answer ends with {_code(facts.end_of_turn, in_table=False)}.")
     return "\n\n".join(parts)
 
 
@@ -343,9 +343,8 @@ def _recipe_rows(facts: CardFacts) -> Iterator[tuple[str, str]]:
     yield "target modules", _code(targets if isinstance(targets, str) else ", ".join(targets))
     yield "epochs", f"{training.epochs:g}" + (f", at most {training.max_steps} steps" if training.max_steps else "")
     if facts.steps is not None:
-        yield "optimizer steps", f"{facts.steps:,}" + (
-            f", best evaluation at step {facts.best_step:,}" if facts.best_step is not None else ""
-        )
+        best = "" if facts.best_step is None else f", best evaluation at step {facts.best_step:,}"
+        yield "optimizer steps", f"{facts.steps:,}{best}"
     yield "learning rate", f"{_code(str(training.learning_rate))}, {training.schedule}, warm-up {training.warmup:g}"
     micro = training.micro_batch
     yield "effective batch", f"{training.effective_batch} rows" + (f" ({micro} at once)" if micro != "auto" else "")
@@ -377,7 +376,7 @@ def _limits(facts: CardFacts) -> Iterator[str]:
             "weights to 4 bits again undoes most of the training. Merge into 16-bit weights instead."
         )
     if facts.model.kind == "gguf":
-        yield "The base was unpacked from a quantised file, so it is somewhat weaker than the original model."
+        yield "The base was unpacked from a quantised file, so it is not exactly the published model."
     if facts.comparison:
         yield (
             "The results hold for data like the held-out rows and for one seed; the interval knows the luck of the "
@@ -419,11 +418,11 @@ def _text(value: str) -> str:
     return escaped.replace("|", "&#124;")
 
 
-def _code(value: str) -> str:
+def _code(value: str, *, in_table: bool = True) -> str:
     """Foreign text as one line in code type."""
     line = one_line(value)
-    # Inside a table a pipe ends the cell even in code, and its escape would show elsewhere.
-    if not line or "|" in line:
+    # Inside a table a pipe ends the cell even in code.
+    if not line or (in_table and "|" in line):
         return _text(line)
     fence = "`" * (_longest_run(line) + 1)
     gap = " " if line[0] == "`" or line[-1] == "`" else ""

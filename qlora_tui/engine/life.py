@@ -56,6 +56,8 @@ def _train(run: RunDirectory, log: EventLog, control: Control, *, resume: bool) 
 def _quiet_libraries() -> None:
     """Known noise that says nothing to a user; the log keeps everything else."""
     warnings.filterwarnings("ignore", category=FutureWarning)
+    # peft looks for the base's config under the name that ships in the adapter, which need not be a folder here.
+    warnings.filterwarnings("ignore", message="Could not find a config file")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 

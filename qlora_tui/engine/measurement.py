@@ -56,12 +56,12 @@ class Measurement:
         return Measurement(rows, self.seconds)
 
     def compared_with(self, after: Measurement, seed: int) -> dict[str, Comparison]:
-        """Each metric before (this) and after on the same rows, the loss first."""
-        comparison = {
-            "loss": compare_loss(
+        """Each metric before (this) and after on the same rows, the loss first if it is finite on both sides."""
+        comparison = {}
+        if math.isfinite(self.loss) and math.isfinite(after.loss):
+            comparison["loss"] = compare_loss(
                 [(row.loss, row.tokens) for row in self.rows], [(row.loss, row.tokens) for row in after.rows], seed
             )
-        }
         for name in self.metrics:
             if name in after.metrics:
                 comparison[name] = compare(

@@ -12,7 +12,8 @@ from trl import pack_dataset
 from qlora_tui.config import DataSection, RunConfig
 from qlora_tui.data.encode import Encoder
 from qlora_tui.data.holdout import hold_out
-from qlora_tui.data.prepare import PreparationReport, PreparedRow, prepare
+from qlora_tui.data.prepare import PreparedRow, prepare
+from qlora_tui.data.report import PreparationReport
 from qlora_tui.data.source import file_fingerprint, locate, read_jsonl
 from qlora_tui.errors import DataError
 

@@ -16,6 +16,7 @@ from transformers import set_seed
 from qlora_tui.advice import playbook
 from qlora_tui.config_file import dump_config
 from qlora_tui.engine import checkpoints
+from qlora_tui.engine.agreement import ATTENTION_TOLERANCE, attention_difference, tokenizer_difference
 from qlora_tui.engine.attention import PACKED_VARLEN, register, supports_varlen
 from qlora_tui.engine.control import Control
 from qlora_tui.engine.convert import convert_gguf
@@ -26,7 +27,7 @@ from qlora_tui.engine.lock import build_lock, read_lock, write_lock
 from qlora_tui.engine.measurement import Measurement
 from qlora_tui.engine.report import EventLog
 from qlora_tui.engine.rows import RunRows, as_dataset, load_rows
-from qlora_tui.engine.ship import finish_adapter_folder
+from qlora_tui.engine.ship import write_card
 from qlora_tui.engine.trainer import RunTrainer, memory_event
 from qlora_tui.models.sources import ModelFiles, resolve_model
 from qlora_tui.runs.directory import RunDirectory
@@ -125,9 +126,12 @@ class Training:
                 register()
                 loaded.model.set_attn_implementation(PACKED_VARLEN)
             model = attach_new_adapter(loaded, self.config.adapter)
+            # The name that others can load the base by, instead of a folder of this machine's cache.
+            model.peft_config["default"].base_model_name_or_path = files.source
             trained, total = trainable_parameters(model)
             details |= {"trainable_parameters": trained, "parameters": total, "device": loaded.device.type}
             self._write_lock(files, rows)
+            self._check_tokenizer(loaded.tokenizer, rows)
         self.control.raise_if_stopped()
         return LoadedModel(model, loaded.tokenizer, loaded.device, loaded.dtype), dataset
 
@@ -157,11 +161,19 @@ class Training:
         return dataset, [*choices, *more]
 
     def _write_lock(self, files: ModelFiles, rows: RunRows) -> None:
-        lock = build_lock(self.config, files, rows.fingerprints, rows.encoder.template_fingerprint)
+        self.lock = build_lock(self.config, files, rows.fingerprints, rows.encoder.template_fingerprint)
         expected = read_lock(self.run.path / "expected-lock.json") or read_lock(self.run.lock)
-        for difference in expected.drift(lock) if expected else []:
+        for difference in expected.drift(self.lock) if expected else []:
             self.log.warn("drift", difference)
-        write_lock(self.run.lock, lock)
+        write_lock(self.run.lock, self.lock)
+
+    def _check_tokenizer(self, tokenizer: Any, rows: RunRows) -> None:
+        """Ship the template that trains, and say so if transformers' tokenizer disagrees with the encoder."""
+        template = rows.encoder.template
+        if template.origin == "plain":
+            tokenizer.chat_template = template.source
+        if difference := tokenizer_difference(rows.encoder, tokenizer, rows.train):
+            self.log.warn("tokenizer", difference)
 
     def _trainer(self, loaded: LoadedModel, dataset: Any, rows: RunRows) -> tuple[RunTrainer, HeldOutMeasure]:
         trainer = RunTrainer(
@@ -176,8 +188,25 @@ class Training:
             measure_selection=(lambda: measure.loss_of(rows.selection)) if rows.selection else None,
             on_evaluated=lambda step: self._sample(measure, step),
         )
+        if self.config.training.attention == "varlen":
+            self._check_attention(trainer)
         measure = HeldOutMeasure(trainer.model, loaded.tokenizer, rows, self.config, self.log, self.control)
         return trainer, measure
+
+    def _check_attention(self, trainer: RunTrainer) -> None:
+        """Fall back to sdpa if variable-length attention does not give this model's loss here."""
+        batch = trainer.data_collator([trainer.train_dataset[0]])
+        batch = {
+            name: value.to(trainer.args.device) if hasattr(value, "to") else value for name, value in batch.items()
+        }
+        difference = attention_difference(trainer.model, batch)
+        if not difference <= ATTENTION_TOLERANCE:
+            trainer.model.get_base_model().set_attn_implementation("sdpa")
+            self.log.warn(
+                "attention",
+                f"Variable-length attention changed the loss of one batch by {difference:.1%} on this GPU, "
+                "so plain sdpa is used: slower, but right.",
+            )
 
     def _measure(self, measure: HeldOutMeasure, stage: str, rows: RunRows) -> Measurement | None:
         """The measurement before training; a resumed run takes the one of its first life."""
@@ -225,13 +254,12 @@ class Training:
             write_atomic(self.run.path / "after.json", after.to_json())
         return before.compared_with(after, self.config.training.seed)
 
-    def _save(
-        self, trainer: RunTrainer, files: ModelFiles, rows: RunRows, comparison: dict[str, Comparison]
-    ) -> None:
+    def _save(self, trainer: RunTrainer, files: ModelFiles, rows: RunRows, comparison: dict[str, Comparison]) -> None:
         with self.log.phase("save"):
             if trainer.standing.best_step is None:
                 trainer.save_adapter()
-            finish_adapter_folder(self.run, self.config, files, rows, comparison, trainer.standing)
+            steps = trainer.state.global_step
+            write_card(self.run, self.config, self.lock, files, rows, comparison, trainer.standing, steps)
 
     def _finish(self, trainer: RunTrainer, comparison: dict[str, Comparison], *, stopped: bool) -> None:
         status: FinishStatus = "completed"

@@ -103,8 +103,20 @@ def _refuse_weights(names: Collection[str], where: str) -> None:
     raise MissingFiles(f"{where} cannot be used.", why, _what_else(names))
 
 
+# Families that transformers has built in: their repositories may still carry the code they were first published with.
+NATIVE_MODEL_TYPES = frozenset(
+    {
+        "llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "gemma", "gemma2", "gemma3_text",
+        "phi", "phi3", "smollm3", "olmo", "olmo2", "olmoe", "granite", "stablelm", "starcoder2", "falcon", "cohere",
+        "cohere2", "gpt_neox", "gpt_oss",
+    }
+)  # fmt: skip
+
+
 def needs_remote_code(folder: Path, trust_remote_code: bool) -> bool:
-    """Whether the model asks to run Python code of its own.
+    """Whether the model needs to run Python code of its own.
+
+    A family that transformers has built in does not, whatever its files offer: the built-in code is loaded.
 
     Raises:
         ModelError: if it does and ``trust_remote_code`` is off, or a configuration file is not valid JSON.
@@ -112,8 +124,10 @@ def needs_remote_code(folder: Path, trust_remote_code: bool) -> bool:
     for name in (CONFIGURATION, "tokenizer_config.json"):
         if not (folder / name).is_file():
             continue
-        mapping = read_json(folder / name).get("auto_map")
-        if not mapping:
+        settings = read_json(folder / name)
+        mapping = settings.get("auto_map")
+        built_in = name == CONFIGURATION and settings.get("model_type") in NATIVE_MODEL_TYPES
+        if not mapping or (built_in and not trust_remote_code):
             continue
         if not trust_remote_code:
             raise ModelError(

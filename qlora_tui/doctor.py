@@ -1,0 +1,373 @@
+"""Is this machine able to train? Each check is on its own, says what it found, and how to mend it.
+
+A check that breaks is a finding like any other: the point of a doctor is a machine where half of it is broken. torch and
+bitsandbytes are only ever touched by a child process.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from qlora_tui.selftest import Selftest, run_selftest
+from qlora_tui.text import one_line
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+    from qlora_tui.hardware import Hardware
+
+Status = Literal["ok", "warn", "fail", "skipped"]
+
+_DISTRIBUTION = "qlora-tui"
+_GIB = 1 << 30
+# Judgement, not measurement. RAM: torch with CUDA takes about 3 GiB of it before a model comes.
+_RAM_FAIL, _RAM_WARN = 2 * _GIB, 6 * _GIB
+# Free disk below which it fails, and below which it warns. An 8B model is a download of 16 GB; a run keeps adapters.
+_DISK_LIMITS = {"runs": (1 * _GIB, 5 * _GIB), "cache": (1 * _GIB, 5 * _GIB), "downloads": (1 * _GIB, 20 * _GIB)}
+_DISK_VARIABLE = {"runs": "QLORA_TUI_RUNS", "cache": "QLORA_TUI_CACHE", "downloads": "HF_HOME"}
+_HUB_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found."""
+
+    check: str
+    status: Status
+    detail: str
+    """What is the case, in printable sentences."""
+    fix: str | None = None
+    """What to do about it, in one sentence; None if there is nothing to do."""
+
+
+def examine(
+    *,
+    online: bool = False,
+    hardware: Hardware | None = None,
+    selftest: Callable[[], Selftest] = run_selftest,
+) -> list[Finding]:
+    """Run every check; takes as long as the child process, seconds to two minutes.
+
+    Args:
+        online: Whether to try to reach the hub; without it nothing leaves the machine.
+        hardware: A snapshot to judge, instead of a fresh one.
+        selftest: Runs the child process.
+    """
+    findings = [*_guarded("python", _python), *_guarded("packages", _packages), *_guarded("pynvml", _old_bindings)]
+    if hardware is None:
+        try:
+            from qlora_tui.hardware import snapshot
+
+            hardware = snapshot()
+        except Exception as error:
+            findings.append(_broken("hardware", error))
+    child = _child(selftest)
+    if (machine := hardware) is not None:
+        findings += _guarded("driver", lambda: _driver(machine))
+        findings += _guarded("bf16", lambda: _bf16(machine))
+    findings += _guarded("torch", lambda: _torch(hardware, child))
+    findings += _guarded("4-bit", lambda: _four_bit(child))
+    if machine is not None:
+        findings += _guarded("memory", lambda: _memory(machine))
+        findings += _guarded("disk", lambda: _disks(machine))
+    return [*findings, *_guarded("bundled model", _bundled), *_guarded("hub", lambda: _hub(online))]
+
+
+def worst(findings: list[Finding]) -> Status:
+    """The gravest status; a skipped check does not count."""
+    order: tuple[Status, ...] = ("fail", "warn")
+    return next((status for status in order if any(each.status == status for each in findings)), "ok")
+
+
+def render(findings: list[Finding]) -> list[str]:
+    """The findings as plain lines, each fix below its finding."""
+    width = max((len(each.check) for each in findings), default=0)
+    lines = []
+    for each in findings:
+        lines.append(f"{each.status:<7}  {each.check:<{width}}  {each.detail}")
+        if each.fix is not None:
+            lines.append(f"{'':<7}  {'':<{width}}  fix: {each.fix}")
+    return lines
+
+
+def to_json(findings: list[Finding]) -> str:
+    """The findings as one JSON object on one line, ``status`` being the gravest."""
+    return json.dumps({"status": worst(findings), "findings": [asdict(each) for each in findings]}, ensure_ascii=False)
+
+
+def _guarded(check: str, run: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    """All findings of a check; if it breaks, those before that and the fact itself."""
+    found: list[Finding] = []
+    try:
+        for finding in run():
+            found.append(finding)
+    except Exception as error:
+        found.append(_broken(check, error))
+    return found
+
+
+def _broken(check: str, error: Exception) -> Finding:
+    reason = one_line(f"{type(error).__name__}: {error}")
+    return Finding(
+        check, "fail", f"This check itself broke ({reason}).", f"Install {_DISTRIBUTION} and its dependencies anew."
+    )
+
+
+def _child(selftest: Callable[[], Selftest]) -> Selftest:
+    try:
+        return selftest()
+    except Exception as error:
+        return Selftest(problem=f"It could not be run ({one_line(f'{type(error).__name__}: {error}')}).")
+
+
+def _python() -> Iterator[Finding]:
+    here = f"Python {platform.python_version()} at {one_line(sys.executable or 'an unknown place')}."
+    wanted = importlib.metadata.metadata(_DISTRIBUTION).get("Requires-Python", "")
+    from packaging.specifiers import SpecifierSet
+
+    if SpecifierSet(wanted).contains(platform.python_version(), prereleases=True):
+        yield Finding("python", "ok", here)
+    else:
+        yield Finding("python", "fail", f"{here} {wanted} is needed.", f"Install {_DISTRIBUTION} with Python {wanted}.")
+
+
+def _packages() -> Iterator[Finding]:
+    """Installed versions against the declared bounds; packages of extras only count if they are there."""
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:
+        yield Finding("packages", "skipped", "The package packaging is missing, so versions cannot be compared.")
+        return
+    good = 0
+    for line in importlib.metadata.requires(_DISTRIBUTION) or []:
+        requirement = Requirement(line)
+        of_extra = "extra" in str(requirement.marker or "")
+        if requirement.marker is not None and not of_extra and not requirement.marker.evaluate():
+            continue
+        finding = _package(requirement, of_extra)
+        if finding is None:
+            good += 1
+        elif finding.status != "skipped":
+            yield finding
+    yield Finding("packages", "ok", f"{good} packages are installed within the versions this release is tested with.")
+
+
+def _package(requirement: Requirement, of_extra: bool) -> Finding | None:
+    """What is wrong with one package; None if nothing is."""
+    check = f"package {requirement.name}"
+    fix = f"pip install '{requirement.name}{requirement.specifier}'"
+    try:
+        version = importlib.metadata.version(requirement.name)
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(check, "skipped" if of_extra else "fail", f"{requirement.name} is not installed.", fix)
+    if not isinstance(version, str):  # damaged metadata has no version
+        return Finding(check, "fail", f"{requirement.name} is damaged: it has no version.", f"{fix} --force-reinstall")
+    if requirement.specifier.contains(version, prereleases=True):
+        return None
+    detail = f"{requirement.name} {one_line(version, 40)} is outside {requirement.specifier}, which is what is tested."
+    return Finding(check, "warn", detail, fix)
+
+
+def _old_bindings() -> Iterator[Finding]:
+    """The deprecated package shadows the module of the maintained one, whose name it has."""
+    with suppress(importlib.metadata.PackageNotFoundError):
+        version = one_line(str(importlib.metadata.version("pynvml")), 40)
+        yield Finding(
+            "pynvml",
+            "warn",
+            f"The deprecated package pynvml {version} is installed; nvidia-ml-py has replaced it under the same name.",
+            "pip uninstall pynvml && pip install --force-reinstall nvidia-ml-py",
+        )
+
+
+def _driver(hardware: Hardware, buses: Path = Path("/sys/bus/pci/devices")) -> Iterator[Finding]:
+    if not hardware.gpus:
+        reason = hardware.no_gpu or "No GPU was found."
+        if cards := _cards_on_bus(buses):
+            fix = "Install the NVIDIA driver for this card, or restart if it was just updated."
+            yield Finding("driver", "fail", f"{reason} {cards} NVIDIA card(s) are on the PCI bus.", fix)
+        else:
+            fix = "Train on the CPU with a small model, or plan for another machine's card with --gpu."
+            yield Finding("driver", "warn", f"{reason} Training would run on the CPU.", fix)
+        return
+    cuda = "unknown" if hardware.cuda is None else ".".join(map(str, hardware.cuda))
+    yield Finding("driver", "ok", f"NVIDIA driver {hardware.driver or 'of unknown version'}, CUDA up to {cuda}.")
+    for gpu in hardware.gpus:
+        check, shown = f"GPU {gpu.index}", gpu.name
+        if gpu.memory is not None:
+            shown += f", {gpu.memory.free / _GIB:.1f} of {gpu.memory.total / _GIB:.1f} GiB free"
+        if gpu.unread:
+            reasons = ", ".join(f"{name} ({reason})" for name, reason in gpu.unread)
+            lost = gpu.memory is None
+            fix = "Restart the machine; if it comes back, look for Xid errors in the kernel's log."
+            yield Finding(check, "fail" if lost else "warn", f"{shown}; not told: {reasons}.", fix if lost else None)
+        elif gpu.mig and not gpu.instances:
+            fix = "Create an instance with nvidia-smi mig, or switch the partitioning off."
+            yield Finding(check, "fail", f"{shown}; it is partitioned (MIG) and has no instance.", fix)
+        elif gpu.mig:
+            detail = f"{shown}; partitioned (MIG) into {len(gpu.instances)}, of which one process can use one."
+            yield Finding(check, "warn", detail, "Set CUDA_VISIBLE_DEVICES to the uuid of the instance to train on.")
+        else:
+            yield Finding(check, "ok", f"{shown}.")
+
+
+def _cards_on_bus(buses: Path) -> int:
+    """Number of NVIDIA display controllers on the PCI bus, driver or not."""
+    count = 0
+    with suppress(OSError):
+        for device in buses.iterdir():
+            with suppress(OSError):
+                vendor, kind = ((device / name).read_text(encoding="ascii").strip() for name in ("vendor", "class"))
+                count += vendor == "0x10de" and kind.startswith("0x03")
+    return count
+
+
+def _bf16(hardware: Hardware) -> Iterator[Finding]:
+    if not hardware.gpus:
+        yield Finding("bf16", "skipped", "There is no GPU; the CPU computes in fp32.")
+    for gpu in hardware.gpus:
+        status: Status = "ok" if gpu.bf16 else "warn"
+        fix = None if gpu.bf16 else "Nothing to do: fp16 is chosen; watch the loss, whose range is smaller there."
+        yield Finding("bf16", status, f"GPU {gpu.index}: {gpu.bf16_reason}", fix)
+
+
+def _torch(hardware: Hardware | None, child: Selftest) -> Iterator[Finding]:
+    """torch's CUDA build against the driver."""
+    version = child.text("torch")
+    if version is None:
+        yield _torch_unheard(child)
+        return
+    build, gpus = child.text("cuda_build"), hardware.gpus if hardware is not None else ()
+    shown = f"torch {version}, built for {'the CPU alone' if build is None else f'CUDA {build}'}"
+    driver = hardware.cuda if hardware is not None else None
+    if not gpus:
+        yield Finding("torch", "ok", f"{shown}.")
+    elif build is None:
+        yield Finding(
+            "torch", "fail", f"{shown}, so the GPU stays idle.", "Install a build of torch for the driver's CUDA."
+        )
+    elif driver is not None and _major(build) > driver[0]:
+        detail = f"{shown}, but the driver only speaks CUDA {driver[0]}.{driver[1]}."
+        fix = f"Update the NVIDIA driver, or install a build of torch for CUDA {driver[0]}."
+        yield Finding("torch", "fail", detail, fix)
+    elif child.report.get("cuda_available") is not True:
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        because = child.text("cuda_error") or "no reason given"
+        note = "" if hidden is None else f" CUDA_VISIBLE_DEVICES is {one_line(hidden, 60)!r}."
+        fix = "Unset CUDA_VISIBLE_DEVICES, or restart the machine if the driver was just updated."
+        yield Finding("torch", "fail", f"{shown}, does not find the GPU ({because}).{note}", fix)
+    else:
+        yield Finding("torch", "ok", f"{shown}, uses {child.text('device_name') or 'the GPU'}.")
+
+
+def _torch_unheard(child: Selftest) -> Finding:
+    """The child did not get as far as torch's version; what is installed may still be known."""
+    fix = "Install torch anew: pip install --force-reinstall torch."
+    reason = child.problem or f"It cannot be imported ({child.text('error') or 'no reason given'})."
+    try:
+        installed = f"torch {one_line(str(importlib.metadata.version('torch')), 40)} is installed, but: "
+    except importlib.metadata.PackageNotFoundError:
+        return Finding("torch", "fail", "torch is not installed.", "pip install torch")
+    return Finding("torch", "fail", installed + reason, fix)
+
+
+def _major(version: str) -> int:
+    digits = version.partition(".")[0]
+    return int(digits) if digits.isdecimal() else 0
+
+
+def _four_bit(child: Selftest) -> Iterator[Finding]:
+    """The product of a 4-bit layer, forward and backward, as the child computed it."""
+    error, stage = child.text("error") or "no reason given", child.report.get("stage")
+    if child.ok:
+        versions = f"bitsandbytes {child.text('bitsandbytes')} on {child.text('device')} in {child.text('dtype')}"
+        yield Finding("4-bit", "ok", f"A 4-bit product and its gradient are right: {versions}.")
+    elif child.problem is not None:
+        fix = "Run `python -m qlora_tui.engine selftest` to see all of its output."
+        yield Finding("4-bit", "fail", f"The test of a 4-bit product failed. {child.problem}", fix)
+    elif stage == "torch":
+        yield Finding("4-bit", "skipped", "It needs torch, which does not work.")
+    elif stage == "bitsandbytes":
+        fix = "Install bitsandbytes anew: pip install --force-reinstall --no-deps bitsandbytes."
+        yield Finding("4-bit", "fail", f"bitsandbytes cannot be imported ({error}).", fix)
+    else:
+        yield Finding("4-bit", "fail", f"A 4-bit product fails ({error}).", _product_fix(error))
+
+
+def _product_fix(error: str) -> str:
+    if "no kernel image" in error:
+        return "Install builds of torch and bitsandbytes that still support this card's compute capability."
+    if "out of memory" in error.lower():
+        return "End what holds the GPU's memory, or choose another GPU with CUDA_VISIBLE_DEVICES."
+    return "Install versions of torch and bitsandbytes that this release is tested with."
+
+
+def _memory(hardware: Hardware) -> Iterator[Finding]:
+    memory = hardware.memory
+    limit = "" if memory.limit is None else ", the limit of this container"
+    detail = f"{memory.available / _GIB:.1f} GiB of RAM available of {memory.total / _GIB:.1f} GiB{limit}."
+    if memory.available >= _RAM_WARN:
+        yield Finding("memory", "ok", detail)
+    else:
+        status: Status = "fail" if memory.available < _RAM_FAIL else "warn"
+        yield Finding("memory", status, detail, "End other programs, or give the container more memory.")
+
+
+def _disks(hardware: Hardware) -> Iterator[Finding]:
+    for disk in hardware.disks:
+        check, where = f"disk {disk.purpose}", one_line(str(disk.path), 160)
+        fail, warn = _DISK_LIMITS[disk.purpose]
+        elsewhere = f"Free some space, or set {_DISK_VARIABLE[disk.purpose]} to a folder on another disk."
+        if disk.free is None:
+            yield Finding(check, "warn", f"The free space of {where} is unknown.", elsewhere)
+        elif not disk.writable:
+            fix = f"Change its permissions, or set {_DISK_VARIABLE[disk.purpose]} to a folder that you may write."
+            yield Finding(check, "fail", f"{where} cannot be written.", fix)
+        else:
+            status: Status = "fail" if disk.free < fail else "warn" if disk.free < warn else "ok"
+            detail = f"{disk.free / _GIB:.1f} GiB free in {where}."
+            yield Finding(check, status, detail, None if status == "ok" else elsewhere)
+
+
+def _bundled() -> Iterator[Finding]:
+    from qlora_tui.models.sources import bundled_models
+
+    for model in bundled_models().values():
+        if model.path is None:
+            detail = f"bundled:{model.name} is not installed."
+            yield Finding("bundled model", "warn", detail, model.install_command)
+        else:
+            yield Finding("bundled model", "ok", f"bundled:{model.name} is installed.")
+
+
+def _hub(online: bool) -> Iterator[Finding]:
+    if not online:
+        yield Finding("hub", "skipped", "Not asked; nothing was sent.")
+        return
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        fix = "Unset HF_HUB_OFFLINE to download models and data."
+        yield Finding("hub", "warn", "HF_HUB_OFFLINE is set, so the hub is not asked.", fix)
+        return
+    shown = one_line(str(constants.ENDPOINT), 80)
+    try:
+        with urllib.request.urlopen(f"{constants.ENDPOINT}/api/models?limit=1", timeout=_HUB_SECONDS):
+            yield Finding("hub", "ok", f"{shown} answers.")
+    except urllib.error.HTTPError as error:
+        fix = "Try again later, or use models and data that are on this machine."
+        yield Finding("hub", "warn", f"{shown} answers with status {error.code}.", fix)
+    except (OSError, ValueError) as error:
+        fix = "Check the network and proxy settings, or use models and data that are on this machine."
+        yield Finding("hub", "warn", f"{shown} cannot be reached ({one_line(str(error), 120)}).", fix)

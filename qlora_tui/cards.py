@@ -278,12 +278,16 @@ def _unknown(text: str, words: frozenset[str], amount: int | None) -> UsageError
         return UsageError(
             what, f"No card of this name has that much memory; there is {sizes}.", "Give one of these, or the amount."
         )
-    names = {" ".join(sorted(_read(card.name)[1])): card.name for card in CARDS}
-    close = difflib.get_close_matches(" ".join(sorted(words)), names, n=3, cutoff=0.4)
-    shared = [card.name for card in CARDS if words & _read(card.name)[1]]
-    nearest = list(dict.fromkeys([*(names[key] for key in close), *shared]))[:4]
+    nearness = {card.name: _nearness(card, one_line(text, 60).lower(), words) for card in CARDS}
+    nearest = [name for name in sorted(nearness, key=lambda name: -nearness[name]) if nearness[name] > 0.5][:4]
     why = f"The nearest names are {', '.join(nearest)}." if nearest else f"None of the {len(CARDS)} names is like it."
     return UsageError(what, why, "Give one of the known names, or the card's memory, such as 12GiB.")
+
+
+def _nearness(card: Card, text: str, words: frozenset[str]) -> float:
+    """How like its name a text is; a number in common, which is what people get right, outweighs the rest."""
+    shared = sum(any(character.isdigit() for character in word) for word in words & _read(card.name)[1])
+    return shared + difflib.SequenceMatcher(None, text, card.name.lower()).ratio()
 
 
 def _listed(cards: Iterable[Card], most: int = 8) -> str:

@@ -93,7 +93,7 @@ def start(
 
 def _home() -> None:
     """What there is and how to go on."""
-    from qlora_tui.overview import overviews, table
+    from qlora_tui.terminal.overview import overviews, table
 
     print("qlora-tui trains a QLoRA adapter from one config file.\n")
     print("  qlora-tui --config run.yaml   train; the adapter and its log go into a run directory")
@@ -111,8 +111,8 @@ def _home() -> None:
 @app.command()
 def runs(as_json: Json = False) -> None:
     """List the runs, newest first."""
-    from qlora_tui.overview import overviews, table
     from qlora_tui.paths import runs_directory
+    from qlora_tui.terminal.overview import overviews, table
 
     found = overviews()
     if as_json:
@@ -180,12 +180,25 @@ def chat(
     seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Seed of the sampling.")] = None,
 ) -> None:
     """Ask an adapter one thing, or adapter and base the same."""
-    from qlora_tui import chatting
+    from qlora_tui.terminal import chatting
 
     if not prompt.strip():
         raise UsageError("There is nothing to ask.", "The prompt is empty.", 'Give one with --prompt "…".')
     request = chatting.ChatRequest(prompt, system, compare, max_tokens, temperature, seed)
     chatting.chat(chatting.chat_target(target), base, request, as_json=as_json)
+
+
+@app.command()
+def doctor(
+    as_json: Json = False,
+    online: Annotated[bool, typer.Option("--online", help="Also ask whether the hub can be reached.")] = False,
+) -> None:
+    """Check whether this machine can train, with a real 4-bit product, and say how to mend what cannot."""
+    from qlora_tui.doctor import examine, render, to_json, worst
+
+    findings = examine(online=online)
+    print(to_json(findings) if as_json else "\n".join(render(findings)))
+    raise typer.Exit(ExitCode.ENVIRONMENT if worst(findings) == "fail" else ExitCode.OK)
 
 
 @app.command()
@@ -225,6 +238,6 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.RUN_FAILED
     except (Exception, KeyboardInterrupt) as error:
-        from qlora_tui.faults import report
+        from qlora_tui.terminal.faults import report
 
         return report(error)

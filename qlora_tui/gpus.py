@@ -155,7 +155,7 @@ def read_driver(ram: tuple[int, int], library: Nvml | None = None) -> Driver:
             return Driver(problem=session.problem)
         nvml = session.library
         reader = Reader()
-        version = text_of(reader.read("driver version", nvml.nvmlSystemGetDriverVersion))
+        version = text_of(reader.read("driver version", lambda: nvml.nvmlSystemGetDriverVersion()))
         cuda = reader.read("CUDA version", lambda: int(nvml.nvmlSystemGetCudaDriverVersion_v2()))
         count = reader.read("number of GPUs", lambda: int(nvml.nvmlDeviceGetCount()))
         gpus = tuple(_read_gpu(nvml, index, ram) for index in range(count or 0))
@@ -250,21 +250,28 @@ def _process_name(pid: int) -> str | None:
 
 def _read_instances(nvml: Nvml, handle: Any) -> tuple[MigInstance, ...]:
     """The partitions that exist; their numbers have gaps, which NVML reports as errors."""
-    found = []
-    for index in range(Reader().read("instances", lambda: int(nvml.nvmlDeviceGetMaxMigDeviceCount(handle))) or 0):
-        with suppress(Exception):
-            part = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
-            reader = Reader()
-            name = text_of(reader.read("name", lambda part=part: nvml.nvmlDeviceGetName(part)))  # type: ignore[misc]
-            uuid = text_of(reader.read("uuid", lambda part=part: nvml.nvmlDeviceGetUUID(part)))  # type: ignore[misc]
-            found.append(MigInstance(index, uuid, name, _read_memory(nvml, part, reader)))
-    return tuple(found)
+    most = Reader().read("instances", lambda: int(nvml.nvmlDeviceGetMaxMigDeviceCount(handle))) or 0
+    found = (_read_instance(nvml, handle, index) for index in range(most))
+    return tuple(instance for instance in found if instance is not None)
+
+
+def _read_instance(nvml: Nvml, handle: Any, index: int) -> MigInstance | None:
+    reader = Reader()
+    part = reader.read("instance", lambda: nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index))
+    if part is None:
+        return None
+    return MigInstance(
+        index=index,
+        uuid=text_of(reader.read("uuid", lambda: nvml.nvmlDeviceGetUUID(part))),
+        name=text_of(reader.read("name", lambda: nvml.nvmlDeviceGetName(part))),
+        memory=_read_memory(nvml, part, reader),
+    )
 
 
 class Sampler:
-    """Samples one GPU again and again: a few microseconds a call, and it never raises.
+    """Samples one GPU again and again and never raises.
 
-    NVML stays open between the samples; close the sampler, or use it in a ``with``.
+    To keep a sample cheap, NVML stays open between the samples; close the sampler, or use it in a ``with``.
 
     Args:
         index: The GPU in NVML's order.

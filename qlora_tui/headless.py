@@ -15,14 +15,14 @@ from typing import Literal
 import psutil
 
 from qlora_tui.errors import ExitCode, RunError
-from qlora_tui.interruptions import Interruptions
-from qlora_tui.narration import Narrator, PlainNarrator, QuietNarrator
-from qlora_tui.outcome import ErrorReport, Outcome, Summary, summarise, tell_end
-from qlora_tui.progress import RunProgress
 from qlora_tui.runs import launch
 from qlora_tui.runs.directory import RunDirectory
 from qlora_tui.runs.events import Record, RunStarted
 from qlora_tui.runs.feed import EventFeed
+from qlora_tui.runs.progress import RunProgress
+from qlora_tui.terminal.interruptions import Interruptions
+from qlora_tui.terminal.narration import Narrator, PlainNarrator, QuietNarrator
+from qlora_tui.terminal.outcome import ErrorReport, Outcome, Summary, summarise, tell_end
 
 __all__ = ["ErrorReport", "ExitCode", "Interruptions", "Style", "Summary", "follow"]
 
@@ -72,7 +72,7 @@ def follow(
 
 def _narrator(style: Style) -> Narrator:
     if style == "rich":
-        from qlora_tui.live_display import LiveNarrator
+        from qlora_tui.terminal.live_display import LiveNarrator
 
         return LiveNarrator(KEYS)
     return PlainNarrator(sys.stderr) if style == "plain" else QuietNarrator()

@@ -13,7 +13,7 @@ from qlora_tui.text import one_line
 T = TypeVar("T")
 
 # NVML's own numbers, so that nothing has to be imported to understand an error.
-_NOT_SUPPORTED = 3
+_NOT_SUPPORTED, _FUNCTION_NOT_FOUND = 3, 13
 _INIT_FAILURES = {
     4: "The NVIDIA driver refuses access to this user.",
     9: "The NVIDIA driver is installed but not loaded.",
@@ -117,11 +117,11 @@ class Reader:
     unread: list[tuple[str, str]] = field(default_factory=list)
 
     def read(self, name: str, ask: Callable[[], T]) -> T | None:
-        """What ``ask`` returns, or None if it fails; a field that this card does not have is not a failure."""
+        """What ``ask`` returns, or None if it fails; what this card or driver does not have is not a failure."""
         try:
             return ask()
         except Exception as error:
-            if getattr(error, "value", None) != _NOT_SUPPORTED:
+            if getattr(error, "value", None) not in (_NOT_SUPPORTED, _FUNCTION_NOT_FOUND):
                 self.unread.append((name, words(error)))
             return None
 

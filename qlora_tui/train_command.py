@@ -8,11 +8,11 @@ from pathlib import Path
 
 from qlora_tui.errors import ExitCode, QloraError, RunError
 from qlora_tui.headless import Interruptions, Style, Summary, follow
-from qlora_tui.narration import run_reference
-from qlora_tui.replay import run_from_config
 from qlora_tui.runs import launch
 from qlora_tui.runs.directory import RunDirectory, find_run
 from qlora_tui.runs.feed import last_event
+from qlora_tui.terminal.narration import run_reference
+from qlora_tui.terminal.replay import run_from_config
 
 
 def style_for(*, as_json: bool, quiet: bool) -> Style:

@@ -14,14 +14,14 @@ import psutil
 import pytest
 from player import start_player
 
-from qlora_tui.chatting import ChatFailed, Replies
 from qlora_tui.config import RunConfig
 from qlora_tui.config_file import config_schema, load_config
 from qlora_tui.errors import ConfigError, DataError, ExitCode, RunError, UsageError
 from qlora_tui.paths import runs_directory
-from qlora_tui.replay import run_from_config
 from qlora_tui.runs.directory import RunDirectory, create_run
 from qlora_tui.runs.launch import kill
+from qlora_tui.terminal.chatting import ChatFailed, Replies
+from qlora_tui.terminal.replay import run_from_config
 
 CONSOLE = Path(sys.executable).with_name("qlora-tui")
 
@@ -340,8 +340,9 @@ def test_nothing_heavy_is_loaded() -> None:
     played(a_run(), "completed")
     code = """
 import sys
-import qlora_tui.cli, qlora_tui.headless, qlora_tui.live_display, qlora_tui.train_command, qlora_tui.chatting
-import qlora_tui.overview, qlora_tui.replay, qlora_tui.faults
+import qlora_tui.cli, qlora_tui.headless, qlora_tui.terminal.live_display, qlora_tui.train_command
+import qlora_tui.terminal.chatting
+import qlora_tui.terminal.overview, qlora_tui.terminal.replay, qlora_tui.terminal.faults
 from qlora_tui.runs import directory, events, feed, files, launch
 sys.argv = ["qlora-tui", "runs"]
 assert qlora_tui.cli.main() == 0

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from real_model import config_for, converted_model
 
+from benchmarks.loaded import Loaded
+
 pytestmark = pytest.mark.full
 
 
@@ -17,72 +19,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("math")
 
 
-class Bench:
-    """A loaded model with a trainer, its rows, and batches of them."""
-
-    def __init__(self, home: Path) -> None:
-        from peft import get_peft_model
-        from transformers import set_seed
-        from trl import SFTConfig, SFTTrainer
-
-        from qlora_tui.engine.load import load_base, lora_config
-        from qlora_tui.engine.rows import as_dataset, load_rows
-
-        self.config = config_for(home, "math", rows=8)
-        self.files = converted_model()
-        set_seed(0)
-        self.loaded = load_base(self.files, self.config, training=True)
-        self.rows = load_rows(self.config, self.files.folder, lambda _done: None)
-        model = get_peft_model(self.loaded.model, lora_config(self.config.adapter))
-        self.datasets = {
-            packing: as_dataset(self.rows.train, self.config.data, packing=packing) for packing in (True, False)
-        }
-        arguments = SFTConfig(
-            output_dir=str(home / "out"),
-            packing=True,
-            max_length=512,
-            use_cpu=True,
-            bf16=False,
-            report_to="none",
-            gradient_checkpointing=False,
-            dataset_kwargs={"skip_prepare_dataset": True},
-        )
-        self.trainer = SFTTrainer(
-            model=model, args=arguments, train_dataset=self.datasets[True], processing_class=self.loaded.tokenizer
-        )
-        self.model = self.trainer.model
-        import torch
-
-        torch.manual_seed(1)
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
-                if "lora_B" in name:
-                    torch.nn.init.normal_(parameter, std=0.02)
-
-    def packed_batch(self) -> dict[str, Any]:
-        batch: dict[str, Any] = self.trainer.data_collator(list(self.datasets[True]))
-        return batch
-
-    def loss(self, batch: dict[str, Any]) -> Any:
-        outputs = self.model(**batch, use_cache=False, fused_lm_head=True)
-        return (-outputs.log_probs).sum() / outputs.label_mask.sum()
-
-    def gradients(self, batch: dict[str, Any]) -> dict[str, Any]:
-        self.model.train()
-        self.model.zero_grad()
-        self.loss(batch).backward()
-        return {
-            name: parameter.grad.clone() for name, parameter in self.model.named_parameters() if parameter.requires_grad
-        }
-
-
 @pytest.fixture(scope="module")
-def bench(home: Path) -> Bench:
-    return Bench(home)
+def bench(home: Path) -> Loaded:
+    converted_model()
+    return Loaded(config_for(home, "math", rows=8), home / "out")
 
 
-def test_packed_rows_give_the_loss_of_separate_rows(bench: Bench) -> None:
+def test_packed_rows_give_the_loss_of_separate_rows(bench: Loaded) -> None:
     import torch
 
     from qlora_tui.engine.evaluate import measure
@@ -95,7 +38,7 @@ def test_packed_rows_give_the_loss_of_separate_rows(bench: Bench) -> None:
     assert packed == pytest.approx(separate.loss, abs=1e-4)
 
 
-def test_each_row_alone_gives_its_loss_in_a_padded_batch(bench: Bench) -> None:
+def test_each_row_alone_gives_its_loss_in_a_padded_batch(bench: Loaded) -> None:
     from qlora_tui.engine.evaluate import measure
 
     together = measure(bench.model, bench.rows.train, 2)
@@ -105,13 +48,13 @@ def test_each_row_alone_gives_its_loss_in_a_padded_batch(bench: Bench) -> None:
         assert alone.loss == pytest.approx(result.loss, abs=1e-3)
 
 
-def test_variable_length_attention_equals_sdpa(bench: Bench) -> None:
+def test_variable_length_attention_equals_sdpa(bench: Loaded) -> None:
     import torch
 
     from qlora_tui.engine.agreement import attention_difference
     from qlora_tui.engine.attention import PACKED_VARLEN, register, supports_varlen
 
-    assert supports_varlen(bench.loaded.model.config)
+    assert supports_varlen(bench.base.model.config)
     register()
     base = bench.model.get_base_model()
     batch = bench.packed_batch()
@@ -124,7 +67,7 @@ def test_variable_length_attention_equals_sdpa(bench: Bench) -> None:
         assert torch.allclose(own[name], gradient, atol=1e-4), name
 
 
-def test_variable_length_attention_refuses_padded_batches(bench: Bench) -> None:
+def test_variable_length_attention_refuses_padded_batches(bench: Loaded) -> None:
     from qlora_tui.engine.attention import PACKED_VARLEN, register
     from qlora_tui.engine.evaluate import measure
 
@@ -143,7 +86,7 @@ def test_variable_length_attention_refuses_padded_batches(bench: Bench) -> None:
         base.set_attn_implementation("sdpa")
 
 
-def test_gradients_are_the_same_before_and_after_an_evaluation(bench: Bench) -> None:
+def test_gradients_are_the_same_before_and_after_an_evaluation(bench: Loaded) -> None:
     import torch
 
     from qlora_tui.engine.evaluate import generate, measure
@@ -151,7 +94,7 @@ def test_gradients_are_the_same_before_and_after_an_evaluation(bench: Bench) -> 
     batch = bench.packed_batch()
     before = bench.gradients(batch)
     measure(bench.model, bench.rows.train, 2)
-    generate(bench.model, bench.loaded.tokenizer, [bench.rows.train[0].input_ids[:20]], 3, [2])
+    generate(bench.model, bench.base.tokenizer, [bench.rows.train[0].input_ids[:20]], 3, [2])
     after = bench.gradients(batch)
     assert before.keys() == after.keys()
     assert any(float(gradient.abs().max()) > 0 for name, gradient in before.items() if "lora_A" in name)
@@ -159,7 +102,7 @@ def test_gradients_are_the_same_before_and_after_an_evaluation(bench: Bench) -> 
         assert torch.equal(gradient, after[name]), name
 
 
-def test_the_guard_is_what_keeps_the_gradients(bench: Bench) -> None:
+def test_the_guard_is_what_keeps_the_gradients(bench: Loaded) -> None:
     """On a CPU with AVX512_BF16 the same evaluation without the guard changes the gradients."""
     import bitsandbytes
     import torch
@@ -191,16 +134,16 @@ def test_the_guard_is_what_keeps_the_gradients(bench: Bench) -> None:
     assert after is None or not torch.allclose(before, after)
 
 
-def test_masks_reach_the_trainer_as_they_are(bench: Bench) -> None:
-    for row, stored in zip(bench.rows.train, bench.datasets[False], strict=True):
+def test_masks_reach_the_trainer_as_they_are(bench: Loaded) -> None:
+    for row, stored in zip(bench.rows.train, bench.separate, strict=True):
         assert stored["input_ids"] == row.input_ids
         assert [label != -100 for label in stored["labels"]] == row.trained
-    packed = bench.datasets[True]
+    packed = bench.packed
     assert sum(map(sum, packed["seq_lengths"])) == sum(len(row.input_ids) for row in bench.rows.train)
     assert max(map(len, packed["input_ids"])) <= bench.config.data.max_length
 
 
-def test_accuracy_is_the_likelier_label(bench: Bench) -> None:
+def test_accuracy_is_the_likelier_label(bench: Loaded) -> None:
     import torch
 
     from qlora_tui.engine.evaluate import Labels, answer_start, measure, reference

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -224,14 +225,39 @@ def test_two_processes_cannot_train_one_run(home: Path) -> None:
     first.wait()
 
 
+def folder_with_a_broken_token(target: Path, token_id: int) -> Path:
+    """The model with an input embedding that is not a number for one token, and a head of its own that is sound."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(converted_model().folder, target)
+    weights = load_file(target / "model.safetensors")
+    embedding = weights["model.embed_tokens.weight"]
+    weights["lm_head.weight"] = embedding.clone()
+    embedding[token_id] = torch.nan
+    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    settings = json.loads((target / "config.json").read_text(encoding="utf-8"))
+    settings["tie_word_embeddings"] = False
+    (target / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return target
+
+
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_adapter(home: Path) -> None:
+    from safetensors.numpy import load_file
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(converted_model().folder / "tokenizer.json"))
+    folder = folder_with_a_broken_token(home / "broken-model", tokenizer.token_to_id("Ġzebra"))
+    rows = home / "zebra.jsonl"
+    prompts = [f"Is number {number} spam?" for number in range(5)] + ["Is a zebra spam?"]
+    rows.write_text("".join(json.dumps({"prompt": text, "completion": "ham"}) + "\n" for text in prompts))
     config = config_for(
         home,
-        "diverged",
-        adapter={"alpha": 4096, "rank": 1},
-        training={"learning_rate": 1.0, "warmup": 0, "max_grad_norm": 1e9, "schedule": "constant", "epochs": 20},
-        evaluation={"every": 1, "rows": 4, "patience": None},
-        checkpoints={"every": 100},
+        "broken",
+        model={"source": str(folder)},
+        data={"source": str(rows), "split": "train", "packing": False},
+        training={"seed": 1},
+        evaluation={"every": 1, "rows": 2},
     )
     finished = run_cli("--config", str(save(config, home)), "--json")
     assert finished.returncode == 1, finished.stderr
@@ -239,12 +265,11 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_adapter(home: Path)
     assert summary["status"] == "failed"
     assert "not a number" in summary["error"]["message"]
     assert "learning_rate" in summary["error"]["hint"]
-    errors = [event for event in (r.event for r in events_of(home / "diverged", Failed)) if isinstance(event, Failed)]
+    errors = [event for event in (r.event for r in events_of(home / "broken", Failed)) if isinstance(event, Failed)]
     assert len(errors) == 1
-    from safetensors.numpy import load_file
-
-    weights = load_file(home / "diverged" / "adapter" / "adapter_model.safetensors")
-    assert all(bool((abs(value) < 1e30).all()) for value in weights.values())
+    assert 1 <= summary["steps"] < 6
+    weights = load_file(home / "broken" / "adapter" / "adapter_model.safetensors")
+    assert all(bool((abs(value) < 1e6).all()) for value in weights.values())
 
 
 def test_patience_ends_a_run_that_gets_no_better(home: Path) -> None:

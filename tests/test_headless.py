@@ -25,12 +25,12 @@ from player import Player, completed, start_player
 
 from qlora_tui.config import RunConfig
 from qlora_tui.errors import ExitCode
-from qlora_tui.narration import describe, duration
-from qlora_tui.progress import RunProgress
 from qlora_tui.runs.directory import RunDirectory, create_run
 from qlora_tui.runs.events import Checkpoint, Phase, Progress, Record, RunStarted, Step
 from qlora_tui.runs.feed import read_events
 from qlora_tui.runs.launch import kill
+from qlora_tui.runs.progress import RunProgress
+from qlora_tui.terminal.narration import describe, duration
 
 CONSOLE = Path(sys.executable).with_name("qlora-tui")
 PLAYER = Path(__file__).with_name("player.py")

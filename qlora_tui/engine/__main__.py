@@ -10,6 +10,8 @@ def _prepare_environment() -> None:
     """What has to be set before torch or huggingface_hub are imported."""
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # The order in which NVML, and so everything that the user is shown, counts the cards.
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     # One card: TRL refuses to train in one process that sees several.
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
 
@@ -25,7 +27,11 @@ def main(arguments: list[str]) -> int:
         from qlora_tui.engine.chat import main as chat
 
         return chat(arguments[1:])
-    sys.stderr.write("usage: python -m qlora_tui.engine train RUN_DIR [--resume] | chat …\n")
+    if arguments[:1] == ["selftest"]:
+        from qlora_tui.engine.selftest import main as selftest
+
+        return selftest()
+    sys.stderr.write("usage: python -m qlora_tui.engine train RUN_DIR [--resume] | chat … | selftest\n")
     return 2
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 
 from qlora_tui.data.formats import Turn
 from qlora_tui.data.prepare import PreparedRow
@@ -190,24 +191,32 @@ def generate(
 ) -> list[str]:
     """Greedy answers to prompts given as token ids, in the order given."""
     answers: dict[int, str] = {}
-    with measuring(model):
+    # Not the model's own defaults: a repetition penalty would change what the weights themselves answer.
+    settings = GenerationConfig(
+        max_new_tokens=max_new_tokens, do_sample=False, use_cache=True, pad_token_id=end_ids[0], eos_token_id=end_ids
+    )
+    with measuring(model), _generation(model, settings):
         for start in range(0, len(prompts), 8):
             group = prompts[start : start + 8]
             width = max(map(len, group))
             pad = end_ids[0]
             ids = torch.tensor([[pad] * (width - len(p)) + p for p in group], device=model.device)
             mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in group], device=model.device)
-            output = model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                use_cache=True,
-                pad_token_id=pad,
-                eos_token_id=end_ids,
-            )
+            output = model.generate(input_ids=ids, attention_mask=mask)
             for place, tokens in enumerate(output[:, width:]):
                 answers[start + place] = tokenizer.decode(tokens, skip_special_tokens=True).strip()
             if on_progress:
                 on_progress(len(answers))
     return [answers[i] for i in range(len(prompts))]
+
+
+@contextmanager
+def _generation(model: Any, settings: GenerationConfig) -> Iterator[None]:
+    """The model's generation settings replaced for a while."""
+    base = model.get_base_model()
+    own = base.generation_config
+    base.generation_config = settings
+    try:
+        yield
+    finally:
+        base.generation_config = own

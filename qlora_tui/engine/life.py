@@ -5,17 +5,20 @@ from __future__ import annotations
 import errno
 import fcntl
 import logging
+import os
 import sys
-import time
 import traceback
 import warnings
 from pathlib import Path
 
+from qlora_tui.engine.checkpoints import complete_checkpoints, step_of
 from qlora_tui.engine.control import Control, StopRequested
+from qlora_tui.engine.prepare import prepare_inputs
 from qlora_tui.engine.report import EventLog
 from qlora_tui.errors import EnvironmentFault, ExitCode, InternalFault, OutOfMemory, QloraError
 from qlora_tui.runs.directory import RunDirectory
-from qlora_tui.runs.events import Failed, RunFinished
+from qlora_tui.runs.events import PHASES, Failed, RunFinished, RunStarted
+from qlora_tui.runs.feed import last_step
 
 
 def run_training(path: str, *, resume: bool) -> int:
@@ -28,7 +31,6 @@ def run_training(path: str, *, resume: bool) -> int:
         sys.stderr.write(f"{run.path} is being trained by another process\n")
         return ExitCode.USAGE
     control = Control(run.control)
-    started = time.monotonic()
     try:
         log = EventLog(run.events)
         run.claim()
@@ -37,20 +39,37 @@ def run_training(path: str, *, resume: bool) -> int:
         return ExitCode.ENVIRONMENT
     _quiet_libraries()
     try:
-        return _train(run, log, control, resume=resume)
+        _train(run, log, control, resume=resume)
+        return ExitCode.OK
     except StopRequested:
-        log.write(RunFinished(status="stopped", steps=0, seconds=round(time.monotonic() - started, 3)))
+        log.write(
+            RunFinished(status="stopped", steps=last_step(run.events), seconds=log.seconds, adapter=_adapter(run))
+        )
         return ExitCode.OK
     except Exception as error:
         traceback.print_exc()
-        return _report_failure(run, log, _as_qlora_error(error, run), time.monotonic() - started)
+        return _report_failure(run, log, _as_qlora_error(error, run))
 
 
-def _train(run: RunDirectory, log: EventLog, control: Control, *, resume: bool) -> int:
-    from qlora_tui.engine.train import Training
+def _train(run: RunDirectory, log: EventLog, control: Control, *, resume: bool) -> None:
+    checkpoint = _checkpoint_to_resume(run) if resume else None
+    step = step_of(checkpoint) if checkpoint else None
+    log.write(RunStarted(name=run.name, pid=os.getpid(), phases=PHASES, resumed_from_step=step))
+    config = run.read_config()
+    inputs = prepare_inputs(config, log, control)
+    with log.phase("load") as details:
+        # Here and not above: importing the heavy libraries takes seconds, which belong to this phase.
+        from qlora_tui.engine.train import Training
 
-    Training(run, log, control).go(resume=resume)
-    return ExitCode.OK
+        training = Training(run, config, inputs, log, control)
+        training.load(details)
+    training.go(checkpoint)
+
+
+def _checkpoint_to_resume(run: RunDirectory) -> Path | None:
+    """The newest checkpoint; None (start over) if the run was broken off before its first."""
+    found = complete_checkpoints(run.checkpoints) if run.lock.exists() else []
+    return found[-1] if found else None
 
 
 def _quiet_libraries() -> None:
@@ -102,7 +121,7 @@ def _is_disk_full_in_disguise(error: Exception) -> bool:
     return "No space left on device" in text or "PytorchStreamWriter failed writing" in text or "os error 28" in text
 
 
-def _report_failure(run: RunDirectory, log: EventLog, error: QloraError, seconds: float) -> int:
+def _report_failure(run: RunDirectory, log: EventLog, error: QloraError) -> int:
     failed = Failed(
         error=error.kind,
         message=f"{error.what} {error.why}",
@@ -110,10 +129,14 @@ def _report_failure(run: RunDirectory, log: EventLog, error: QloraError, seconds
         log=str(run.log),
         exit_code=int(error.exit_code),
     )
-    adapter = str(run.adapter) if (run.adapter / "adapter_model.safetensors").is_file() else None
     try:
         log.write(failed)
-        log.write(RunFinished(status="failed", steps=log.last_step, seconds=round(seconds, 3), adapter=adapter))
+        log.write(RunFinished(status="failed", steps=last_step(run.events), seconds=log.seconds, adapter=_adapter(run)))
     except OSError as full:
         sys.stderr.write(f"cannot write the last events: {full}\n{error}\n")
     return int(error.exit_code)
+
+
+def _adapter(run: RunDirectory) -> str | None:
+    """The adapter that an earlier evaluation left, if there is one."""
+    return str(run.adapter) if (run.adapter / "adapter_model.safetensors").is_file() else None

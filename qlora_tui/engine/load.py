@@ -16,6 +16,8 @@ from qlora_tui.errors import ConfigError, ModelError, QloraError
 from qlora_tui.models.sources import ModelFiles
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+# Variable-length attention is switched on after loading, once the rows are known to be packed.
+_ATTENTION = {"eager": "eager", "flash_attention_2": "flash_attention_2"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ def load_base(files: ModelFiles, config: RunConfig, *, training: bool) -> Loaded
             files.folder,
             dtype=dtype,
             quantization_config=_quantization(config, dtype),
-            attn_implementation="eager" if config.training.attention == "eager" else "sdpa",
+            attn_implementation=_ATTENTION.get(config.training.attention, "sdpa"),
             trust_remote_code=config.model.trust_remote_code,
             use_safetensors=True,
             local_files_only=True,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from qlora_tui.runs.events import Event, Phase, PhaseName, Progress, Record, Step, Warned, from_line, to_line
+from qlora_tui.runs.events import Event, Phase, PhaseName, Progress, Record, Warned, from_line, to_line
 
 PROGRESS_SECONDS = 0.5
 
@@ -19,9 +19,6 @@ class EventLog:
     Opening a log whose last line was torn by a crash cuts that line off and goes on with the next number, so the
     numbers of all lives of a run follow each other without a gap.
 
-    Attributes:
-        last_step: The newest optimizer step reported by this process.
-
     Raises:
         OSError: if the log cannot be written.
     """
@@ -31,7 +28,12 @@ class EventLog:
         # Unbuffered: a line that a full disk refused must not be written again with the next one.
         self._handle = path.open("ab", buffering=0)
         self._last_progress: dict[PhaseName, float] = {}
-        self.last_step = 0
+        self._opened = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since this life of the run began."""
+        return round(time.monotonic() - self._opened, 3)
 
     def write(self, event: Event) -> None:
         """Append one event. Progress is only flushed; everything else is also synced to the disk."""
@@ -40,8 +42,6 @@ class EventLog:
         self._sequence += 1
         if not isinstance(event, Progress):
             os.fsync(self._handle.fileno())
-        if isinstance(event, Step):
-            self.last_step = event.step
 
     def progress(self, phase: PhaseName, done: int, total: int | None, unit: str, message: str = "") -> None:
         """Append a progress event, at most about two a second for each phase, the first and the last always."""

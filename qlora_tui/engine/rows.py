@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from datasets import Dataset
-from trl import pack_dataset
+from typing import TYPE_CHECKING
 
 from qlora_tui.config import DataSection, RunConfig
 from qlora_tui.data.encode import Encoder
@@ -16,6 +14,10 @@ from qlora_tui.data.prepare import PreparedRow, prepare
 from qlora_tui.data.report import PreparationReport
 from qlora_tui.data.source import file_fingerprint, locate, read_jsonl
 from qlora_tui.errors import DataError
+from qlora_tui.text import one_line
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 MIN_SELECTION_ROWS = 32
 
@@ -51,6 +53,7 @@ def load_rows(config: RunConfig, folder: Path, on_progress: Callable[[int], None
         DataError: if a file cannot be read or no row can be used.
         ModelError: if the tokenizer or chat template is unusable.
     """
+    _refuse_subset(config.data)
     encoder = Encoder.from_folder(folder, config.data)
     path = locate(config.data.source)
     prepared = prepare(read_jsonl(path, config.data.split), encoder, config.data, on_progress)
@@ -75,6 +78,15 @@ def load_rows(config: RunConfig, folder: Path, on_progress: Callable[[int], None
     return RunRows(encoder, train, test, selection, prepared.report, fingerprints)
 
 
+def _refuse_subset(section: DataSection) -> None:
+    if section.subset:
+        raise DataError(
+            f"There is no subset {one_line(section.subset, 40)!r}.",
+            "Files have no subsets; only data sets on the hub do, which this version does not read.",
+            "Remove data.subset from the config.",
+        )
+
+
 def _share_out(
     held_out: tuple[PreparedRow, ...], test_rows: int
 ) -> tuple[tuple[PreparedRow, ...], tuple[PreparedRow, ...]]:
@@ -90,6 +102,9 @@ def as_dataset(rows: Sequence[PreparedRow], section: DataSection, *, packing: bo
     Packing puts whole rows together up to ``max_length`` tokens (best fit decreasing) and records their lengths in
     ``seq_lengths``; rows are no longer than that already, so none is cut.
     """
+    from datasets import Dataset
+    from trl import pack_dataset
+
     dataset = Dataset.from_dict(
         {
             "input_ids": [row.input_ids for row in rows],

@@ -97,7 +97,7 @@ class RunTrainer(SFTTrainer):
 
     Args:
         measure_selection: Measures the held-out rows that choose the best adapter; None without held-out rows.
-        on_evaluated: Called after each evaluation, for samples.
+        sample: Writes what the model answers to the fixed prompts now; called with the step, after each evaluation.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class RunTrainer(SFTTrainer):
         log: EventLog,
         control: Control,
         measure_selection: Callable[[], Measurement] | None,
-        on_evaluated: Callable[[int], None],
+        sample: Callable[[int], None],
         total_steps: int,
         **keywords: Any,
     ) -> None:
@@ -122,7 +122,7 @@ class RunTrainer(SFTTrainer):
         self.step_loss = torch.zeros((), device=self.args.device)
         self.step_tokens = 0
         self._measure_selection = measure_selection
-        self._on_evaluated = on_evaluated
+        self.sample = sample
         if config.quantization.compute_dtype != "bfloat16":
             _adapter_to_fp32(self.model)
         self.remove_callback(PrinterCallback)
@@ -223,7 +223,7 @@ class RunTrainer(SFTTrainer):
             self.standing.stopped_early = True
             self.control.should_training_stop = True
             self.control.should_save = True
-        self._on_evaluated(step)
+        self.sample(step)
         return {"eval_loss": measurement.loss}
 
 
@@ -249,6 +249,8 @@ class _Flow(TrainerCallback):
         control.should_save = stop or last or state.global_step % int(config.checkpoints.every) == 0
         if trainer.requests.take("checkpoint"):
             control.should_save = True
+        if trainer.requests.take("sample"):
+            trainer.sample(state.global_step)
         control.should_training_stop = control.should_training_stop or stop
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_k: Any) -> None:

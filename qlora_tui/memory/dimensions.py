@@ -6,19 +6,30 @@ from dataclasses import dataclass
 from typing import Literal
 
 Knowledge = Literal["modelled", "rough"]
+Reads = Literal["attention input", "attention output", "mlp input", "mlp product"]
 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """One linear layer of a decoder layer: its name, as adapters target it, and its width on both sides."""
+    """One kind of linear layer inside the decoder.
+
+    Attributes:
+        name: Its last name, by which adapters target it.
+        reads: Which tensor it takes in. Matrices that read the same tensor share its saved copy.
+        count: How often it occurs in the model.
+        quantised: Whether loading in 4 bit reaches it.
+    """
 
     name: str
+    reads: Reads
     inputs: int
     outputs: int
+    count: int
+    quantised: bool = True
 
     @property
     def elements(self) -> int:
-        """Number of weights."""
+        """Number of weights of one of them."""
         return self.inputs * self.outputs
 
 
@@ -28,12 +39,12 @@ class Dimensions:
 
     Attributes:
         intermediate: Width of the gated MLP.
-        matrices: Linear layers of one decoder layer, in the order q, k, v, o, gate, up, down for a Llama.
-        query_key_norm: Queries and keys are normalised per head (Qwen3).
-        attention_bias: q, k and v have a bias (Qwen2).
-        window: Sliding attention window in tokens where every layer uses one, else None.
-        unquantised_elements: Weights in the decoder that stay in 16 bits although they are matrices (fused experts).
-        knowledge: ``rough`` where the layer's saved tensors are not those of a Llama; the band is widened.
+        norm_elements: All norm weights of the model.
+        bias_elements: All biases of the model.
+        query_key_norm: Queries and keys are normalised head by head (Qwen3).
+        window: Sliding attention window in tokens where every layer has one, else None.
+        unquantised_elements: Weights of the decoder outside ``nn.Linear`` (fused experts), which stay in 16 bits.
+        knowledge: ``rough`` where a layer saves other tensors than a Llama's does; the band is then wider.
     """
 
     hidden: int
@@ -44,9 +55,10 @@ class Dimensions:
     head_dim: int
     vocab: int
     matrices: tuple[Matrix, ...]
+    norm_elements: int
+    bias_elements: int = 0
     tied: bool = False
     query_key_norm: bool = False
-    attention_bias: bool = False
     window: int | None = None
     unquantised_elements: int = 0
     knowledge: Knowledge = "modelled"
@@ -62,9 +74,11 @@ class Dimensions:
         return self.kv_heads * self.head_dim
 
     @property
-    def largest_matrix(self) -> int:
-        """Elements of the largest matrix of a layer."""
-        return max(matrix.elements for matrix in self.matrices)
+    def parameters(self) -> int:
+        """All parameters; tied embeddings count once."""
+        matrices = sum(matrix.count * matrix.elements for matrix in self.matrices)
+        tables = self.vocab * self.hidden * (1 if self.tied else 2)
+        return matrices + tables + self.norm_elements + self.bias_elements + self.unquantised_elements
 
 
 def gated_decoder(
@@ -81,19 +95,35 @@ def gated_decoder(
     attention_bias: bool = False,
     window: int | None = None,
 ) -> Dimensions:
-    """Dimensions of a model shaped like Llama, Mistral or Qwen: seven matrices a layer."""
+    """Dimensions of a model shaped like Llama, Mistral or Qwen: seven matrices and two norms a layer.
+
+    Args:
+        head_dim: The hidden size divided among the heads, if None.
+        attention_bias: q, k and v have a bias (Qwen2).
+    """
     head_dim = head_dim or hidden // heads
     query, key = heads * head_dim, kv_heads * head_dim
     matrices = (
-        Matrix("q_proj", hidden, query),
-        Matrix("k_proj", hidden, key),
-        Matrix("v_proj", hidden, key),
-        Matrix("o_proj", query, hidden),
-        Matrix("gate_proj", hidden, intermediate),
-        Matrix("up_proj", hidden, intermediate),
-        Matrix("down_proj", intermediate, hidden),
+        Matrix("q_proj", "attention input", hidden, query, layers),
+        Matrix("k_proj", "attention input", hidden, key, layers),
+        Matrix("v_proj", "attention input", hidden, key, layers),
+        Matrix("o_proj", "attention output", query, hidden, layers),
+        Matrix("gate_proj", "mlp input", hidden, intermediate, layers),
+        Matrix("up_proj", "mlp input", hidden, intermediate, layers),
+        Matrix("down_proj", "mlp product", intermediate, hidden, layers),
     )
     return Dimensions(
-        hidden, layers, intermediate, heads, kv_heads, head_dim, vocab, matrices, tied, query_key_norm,
-        attention_bias, window,
-    )  # fmt: skip
+        hidden=hidden,
+        layers=layers,
+        intermediate=intermediate,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        vocab=vocab,
+        matrices=matrices,
+        norm_elements=(2 * layers + 1) * hidden + (2 * layers * head_dim if query_key_norm else 0),
+        bias_elements=layers * (query + 2 * key) if attention_bias else 0,
+        tied=tied,
+        query_key_norm=query_key_norm,
+        window=window,
+    )

@@ -53,7 +53,7 @@ def quantised_bytes(elements: int, double_quant: bool) -> int:
 
 
 def adapted(dimensions: Dimensions, targets: frozenset[str] | None) -> tuple[Matrix, ...]:
-    """Matrices of a layer that get an adapter."""
+    """Matrices that get an adapter."""
     if targets is None:
         return dimensions.matrices
     return tuple(matrix for matrix in dimensions.matrices if matrix.name in targets)
@@ -61,8 +61,8 @@ def adapted(dimensions: Dimensions, targets: frozenset[str] | None) -> tuple[Mat
 
 def adapter_elements(dimensions: Dimensions, recipe: Recipe) -> int:
     """Trainable parameters: ``rank * (in + out)`` for each adapted matrix."""
-    widths = sum(matrix.inputs + matrix.outputs for matrix in adapted(dimensions, recipe.targets))
-    return dimensions.layers * recipe.rank * widths
+    widths = sum(matrix.count * (matrix.inputs + matrix.outputs) for matrix in adapted(dimensions, recipe.targets))
+    return recipe.rank * widths
 
 
 def optimizer_state(elements: int, optimizer: Optimizer, weight_bytes: int) -> tuple[int, int]:
@@ -82,29 +82,20 @@ def _optimizer(dimensions: Dimensions, recipe: Recipe) -> tuple[int, int]:
     for matrix in adapted(dimensions, recipe.targets):
         for width in (matrix.inputs, matrix.outputs):
             held, paged = optimizer_state(recipe.rank * width, recipe.optimizer, recipe.regime.adapter)
-            device, managed = device + held, managed + paged
-    return device * dimensions.layers, managed * dimensions.layers
-
-
-def _norms(dimensions: Dimensions, recipe: Recipe) -> int:
-    """Norm weights and biases; a bias keeps 2 bytes in both regimes, which is negligible."""
-    size = recipe.regime.norm
-    total = (2 * dimensions.layers + 1) * dimensions.hidden * size
-    if dimensions.query_key_norm:
-        total += 2 * dimensions.layers * dimensions.head_dim * size
-    if dimensions.attention_bias:
-        total += dimensions.layers * (dimensions.query_width + 2 * dimensions.key_width) * 2
-    return total
+            device, managed = device + held * matrix.count, managed + paged * matrix.count
+    return device, managed
 
 
 @lru_cache(maxsize=64)
 def base_weights(dimensions: Dimensions, quantised: bool, double_quant: bool) -> int:
     """The decoder's matrices; those a model keeps outside ``nn.Linear`` (fused experts) stay in 16 bits."""
-    if quantised:
-        layer = sum(quantised_bytes(matrix.elements, double_quant) for matrix in dimensions.matrices)
-    else:
-        layer = sum(2 * matrix.elements for matrix in dimensions.matrices)
-    return dimensions.layers * layer + 2 * dimensions.unquantised_elements
+    total = 2 * dimensions.unquantised_elements
+    for matrix in dimensions.matrices:
+        if quantised and matrix.quantised:
+            total += matrix.count * quantised_bytes(matrix.elements, double_quant)
+        else:
+            total += matrix.count * 2 * matrix.elements
+    return total
 
 
 def static_memory(dimensions: Dimensions, recipe: Recipe) -> StaticMemory:
@@ -114,7 +105,8 @@ def static_memory(dimensions: Dimensions, recipe: Recipe) -> StaticMemory:
     return StaticMemory(
         weights=base_weights(dimensions, recipe.quantization != "none", recipe.double_quant),
         embeddings_and_head=dimensions.vocab * dimensions.hidden * recipe.regime.embedding * tables,
-        norms=_norms(dimensions, recipe),
+        # Biases keep 2 bytes here in both regimes, which is negligible.
+        norms=dimensions.norm_elements * recipe.regime.norm + 2 * dimensions.bias_elements,
         adapter=adapter_elements(dimensions, recipe) * recipe.regime.adapter,
         optimizer=device,
         managed=managed,

@@ -11,142 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from qlora_tui.errors import ModelError
-from qlora_tui.text import one_line
-
-ALL_LINEAR = "all-linear"
-QkNorm = Literal["none", "head", "per-head", "projection"]
-
-
-@dataclass(frozen=True, slots=True)
-class Matrix:
-    """One linear layer (``nn.Linear``) of a decoder layer."""
-
-    name: str
-    """Its path inside the layer, such as ``self_attn.q_proj``."""
-    in_features: int
-    out_features: int
-    bias: bool = False
-    quantised: bool = True
-    """Whether loading in 4 bit reaches it: bitsandbytes replaces plain ``nn.Linear`` only, not its subclasses."""
-    adapted: bool = True
-    """Whether peft puts an adapter on it when asked to."""
-
-    @property
-    def weight(self) -> int:
-        """Elements of the weight, without the bias."""
-        return self.in_features * self.out_features
-
-    def matches(self, target: str) -> bool:
-        """Whether peft would take it for ``target``: the whole path or its last parts."""
-        return self.name == target or self.name.endswith("." + target)
-
-
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """A bare parameter that peft adapts all the same: the experts of a layer in one tensor, or their router.
-
-    An adapter on it has the rank times ``count`` times the number of ``targets``.
-    """
-
-    name: str
-    targets: tuple[str, ...]
-    """The names of the linear layers it took the place of, all of which have to be asked for."""
-    in_features: int
-    out_features: int
-    count: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterSite:
-    """A place for an adapter: matrices of (rank · multiple, in) and (out, rank · multiple) elements."""
-
-    name: str
-    count: int
-    """How often it occurs in the model."""
-    in_features: int
-    out_features: int
-    multiple: int = 1
-
-    def parameters(self, rank: int) -> int:
-        """Elements of all its adapters."""
-        return self.count * rank * self.multiple * (self.in_features + self.out_features)
-
-
-@dataclass(frozen=True, slots=True)
-class LayerGroup:
-    """Decoder layers that hold the same parameters."""
-
-    layers: tuple[int, ...]
-    """Their positions, counted from 0."""
-    matrices: tuple[Matrix, ...]
-    norms: int
-    """Elements of the norms of one layer: weights, their biases, and the norms of queries and keys."""
-    experts: int = 0
-    """Elements of the stacked experts of one layer: bare parameters, which stay in 16 bit."""
-    router: int = 0
-    """Elements of a router that is a bare parameter; one that is a linear layer is among the matrices."""
-    others: int = 0
-    """Elements of anything else, such as attention sinks."""
-    stacks: tuple[Stack, ...] = ()
-    """What of experts and router gets adapters."""
-
-    @property
-    def count(self) -> int:
-        """How many layers these are."""
-        return len(self.layers)
-
-    @property
-    def biases(self) -> int:
-        """Elements of the biases of one layer's matrices."""
-        return sum(matrix.out_features for matrix in self.matrices if matrix.bias)
-
-    @property
-    def parameters(self) -> int:
-        """Elements of one layer."""
-        weights = sum(matrix.weight for matrix in self.matrices)
-        return weights + self.biases + self.norms + self.experts + self.router + self.others
-
-
-@dataclass(frozen=True, slots=True)
-class Unquantised:
-    """Elements of the whole model that keep the dtype of loading, by kind."""
-
-    embeddings: int
-    head: int
-    """The output layer; 0 when it is the embedding itself. Its bias, if any, is among the biases."""
-    norms: int
-    biases: int
-    matrices: int
-    """Linear layers that bitsandbytes does not replace."""
-    experts: int
-    routers: int
-    others: int
-
-    @property
-    def total(self) -> int:
-        """All of them."""
-        named = self.embeddings + self.head + self.norms + self.biases
-        return named + self.matrices + self.experts + self.routers + self.others
-
-
-@dataclass(frozen=True, slots=True)
-class Experts:
-    """A mixture of experts: how many there are and how wide."""
-
-    count: int
-    per_token: int
-    intermediate_size: int
-    shared_intermediate_size: int = 0
-    """Width of the expert that every token passes, whose matrices are ordinary ones; 0 without it."""
-
-
-@dataclass(frozen=True, slots=True)
-class SlidingWindow:
-    """Attention that only looks back ``size`` tokens."""
-
-    size: int
-    layers: tuple[int, ...]
-    """The layers that do, counted from 0."""
+from qlora_tui.models.adapter_sites import ALL_LINEAR, AdapterSite, adapter_sites, target_names
+from qlora_tui.models.layers import Experts, LayerGroup, Matrix, QkNorm, SlidingWindow, Unquantised
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,54 +123,15 @@ class ModelShape:
     @property
     def target_names(self) -> tuple[str, ...]:
         """The names by which adapters can be put on layers, each once, in the order of the layers' matrices."""
-        matrices = (matrix.name.rpartition(".")[2] for _, matrix in self.matrices() if matrix.adapted)
-        stacks = (target for group in self.groups for stack in group.stacks for target in stack.targets)
-        return tuple(dict.fromkeys((*matrices, *stacks)))
+        return target_names(self.groups)
 
     def matrices(self) -> Iterator[tuple[int, Matrix]]:
         """Every kind of linear layer but the output layer, with how often it occurs in the model."""
         return ((group.count, matrix) for group in self.groups for matrix in group.matrices)
 
     def adapter_sites(self, targets: str | Collection[str] = ALL_LINEAR) -> list[AdapterSite]:
-        """What gets an adapter.
-
-        ``all-linear`` is every linear layer except the output layer, and the stacks; names are compared as peft
-        compares them, with the path of a layer or its last parts.
-
-        Raises:
-            ModelError: if a name fits nothing in this model, or only half of a stack.
-        """
-        names = {targets} if isinstance(targets, str) else set(targets)
-        every = names == {ALL_LINEAR}
-        if not every:
-            self._check_targets(names)
-        sites = []
-        for group in self.groups:
-            for matrix in group.matrices:
-                if matrix.adapted and (every or any(matrix.matches(name) for name in names)):
-                    sites.append(AdapterSite(matrix.name, group.count, matrix.in_features, matrix.out_features))
-            for stack in group.stacks:
-                if every or names >= set(stack.targets):
-                    multiple = stack.count * len(stack.targets)
-                    sites.append(AdapterSite(stack.name, group.count, stack.in_features, stack.out_features, multiple))
-        return sites
-
-    def _check_targets(self, names: set[str]) -> None:
-        stacks = [set(stack.targets) for group in self.groups for stack in group.stacks]
-        for name in sorted(names):
-            fused = next((targets for targets in stacks if name in targets), None)
-            if fused is not None and not fused <= names:
-                raise ModelError(
-                    f"No adapter can be put on {one_line(name, 60)!r} alone.",
-                    f"In this {self.family} model it shares one tensor with {', '.join(sorted(fused - names))}.",
-                    f"Name {' and '.join(sorted(fused))}, or use {ALL_LINEAR}.",
-                )
-            if fused is None and not any(m.adapted and m.matches(name) for _, m in self.matrices()):
-                raise ModelError(
-                    f"No adapter can be put on {one_line(name, 60)!r}.",
-                    f"No linear layer of this {self.family} model is called that.",
-                    f"Use {ALL_LINEAR}, or some of: {', '.join(self.target_names)}.",
-                )
+        """What gets an adapter; see :func:`qlora_tui.models.adapter_sites.adapter_sites`."""
+        return adapter_sites(self.groups, self.family, targets)
 
     def lora_parameters(self, rank: int, targets: str | Collection[str] = ALL_LINEAR) -> int:
         """Parameters of a LoRA adapter of this rank.

@@ -6,9 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from qlora_tui.models.architecture import Experts, LayerGroup, Matrix, ModelShape, SlidingWindow, Stack
+from qlora_tui.models.architecture import ModelShape
 from qlora_tui.models.config_fields import LAYER_LIMIT, Fields, refused
+from qlora_tui.models.layers import Experts, LayerGroup, Matrix
+from qlora_tui.models.mixtures import adapted_stacks, expert_matrices, read_experts, sparse_layers, stacked_elements
 from qlora_tui.models.traits import Flag, Traits
+from qlora_tui.models.windows import read_unrotated, read_window
+from qlora_tui.text import one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +42,8 @@ def read_decoder(family: str, traits: Traits, fields: Fields, model_type: str) -
         traits = traits.adjust(traits, fields)
     sizes = _sizes(family, traits, fields)
     vocabulary = fields.size("vocab_size", limit=2**27)
-    window = _window(traits, fields, sizes.layers)
-    experts = _experts(traits, fields)
+    window = read_window(traits, fields, sizes.layers)
+    experts = read_experts(traits, fields)
     return ModelShape(
         model_type=model_type,
         family=family,
@@ -65,7 +69,7 @@ def read_decoder(family: str, traits: Traits, fields: Fields, model_type: str) -
         fused_gate_up=traits.fused_gate_up,
         alibi=fields.flag("alibi"),
         rotary_fraction=_rotary_fraction(traits, fields),
-        unrotated_layers=_unrotated(traits, fields, sizes.layers, window),
+        unrotated_layers=read_unrotated(traits, fields, sizes.layers, window),
         sliding_window=window,
         attention_softcap=fields.number("attn_logit_softcapping"),
         logit_softcap=fields.number("final_logit_softcapping"),
@@ -114,28 +118,11 @@ def _width(traits: Traits, fields: Fields, sizes: _Sizes) -> int:
     return fields.size(traits.width)
 
 
-def _experts(traits: Traits, fields: Fields) -> Experts | None:
-    mixture = traits.mixture
-    if mixture is None:
-        return None
-    # The two names stand for the same field; which one a family writes has changed over time.
-    name = next((n for n in ("num_local_experts", "num_experts") if fields.has(n)), None)
-    name = name or ("num_local_experts" if fields.value("num_local_experts") is not None else "num_experts")
-    count = fields.size(name, minimum=0 if mixture.sparse_steps else 1, limit=2**16)
-    if count == 0:
-        return None
-    per_token = fields.size("num_experts_per_tok", limit=2**16)
-    if per_token > count:
-        raise refused(f"It chooses {per_token} experts for each token, but has only {count}.")
-    shared = fields.size(mixture.shared) if mixture.shared else 0
-    return Experts(count, per_token, fields.size(mixture.width), shared)
-
-
 def _groups(traits: Traits, fields: Fields, sizes: _Sizes, experts: Experts | None) -> Iterable[LayerGroup]:
     attention = _attention(traits, fields, sizes)
     norms = _norms(traits, sizes)
     others = sizes.heads if traits.sinks else 0
-    sparse = _sparse_layers(traits, fields, sizes.layers) if experts else set()
+    sparse = sparse_layers(traits, fields, sizes.layers) if experts else set()
     dense = tuple(layer for layer in range(sizes.layers) if layer not in sparse)
     if dense:
         mlp = _mlp(traits, sizes.hidden, _width(traits, fields, sizes), _says(traits.mlp_bias, fields))
@@ -144,9 +131,9 @@ def _groups(traits: Traits, fields: Fields, sizes: _Sizes, experts: Experts | No
             mlp = tuple(replace(matrix, adapted=False) for matrix in mlp)
         yield LayerGroup(dense, (*attention, *mlp), norms, others=others)
     if experts and sparse:
-        matrices = (*attention, *_expert_matrices(traits, sizes.hidden, experts))
-        stacked, router = _stacked(traits, sizes.hidden, experts)
-        stacks = _stacks(traits, sizes.hidden, experts)
+        matrices = (*attention, *expert_matrices(traits, sizes.hidden, experts))
+        stacked, router = stacked_elements(traits, sizes.hidden, experts)
+        stacks = adapted_stacks(traits, sizes.hidden, experts)
         yield LayerGroup(tuple(sorted(sparse)), matrices, norms, stacked, router, others, stacks)
 
 
@@ -167,53 +154,6 @@ def _mlp(traits: Traits, hidden: int, width: int, bias: bool) -> tuple[Matrix, .
     return (*first, Matrix(output, width, hidden, bias, traits.quantised))
 
 
-def _expert_matrices(traits: Traits, hidden: int, experts: Experts) -> tuple[Matrix, ...]:
-    """The linear layers that a mixture has beside its stacked experts."""
-    if experts.shared_intermediate_size:
-        width = experts.shared_intermediate_size
-        names = ("gate_proj", "up_proj", "down_proj")
-        gate, up, down = (f"mlp.shared_expert.{name}" for name in names)
-        shared = (Matrix(gate, hidden, width), Matrix(up, hidden, width), Matrix(down, width, hidden))
-        return (*shared, Matrix("mlp.shared_expert_gate", hidden, 1))
-    if traits.mixture is not None and traits.mixture.linear_router:
-        # A subclass of nn.Linear: peft adapts it, bitsandbytes does not replace it.
-        return (Matrix("mlp.router", hidden, experts.count, quantised=False),)
-    return ()
-
-
-def _stacked(traits: Traits, hidden: int, experts: Experts) -> tuple[int, int]:
-    """Elements of the stacked experts of one layer, and of its router where that is a bare parameter."""
-    mixture, width = traits.mixture, experts.intermediate_size
-    if mixture is None:
-        return 0, 0
-    biases = 2 * width + hidden if mixture.biases else 0
-    router = 0 if mixture.linear_router else experts.count * (hidden + (1 if mixture.biases else 0))
-    return experts.count * (3 * hidden * width + biases), router
-
-
-def _stacks(traits: Traits, hidden: int, experts: Experts) -> tuple[Stack, ...]:
-    """The stacked parameters of one layer that peft adapts."""
-    if traits.mixture is None or traits.mixture.targets is None:
-        return ()
-    gate, up, down = traits.mixture.targets
-    width, count = experts.intermediate_size, experts.count
-    return (
-        Stack("mlp.experts.gate_up_proj", (gate, up), hidden, 2 * width, count),
-        Stack("mlp.experts.down_proj", (down,), width, hidden, count),
-        Stack("mlp.gate", ("gate",), hidden, count),
-    )
-
-
-def _sparse_layers(traits: Traits, fields: Fields, layers: int) -> set[int]:
-    if traits.mixture is None or not traits.mixture.sparse_steps:
-        return set(range(layers))
-    step = fields.size("decoder_sparse_step", limit=LAYER_LIMIT)
-    ordinary = fields.value("mlp_only_layers") or []
-    if not isinstance(ordinary, list):
-        raise refused("mlp_only_layers is no list of layers.")
-    return {layer for layer in range(layers) if layer not in ordinary and (layer + 1) % step == 0}
-
-
 def _norms(traits: Traits, sizes: _Sizes) -> int:
     per_norm = sizes.hidden * (2 if traits.norm_bias else 1)
     heads = {
@@ -223,54 +163,6 @@ def _norms(traits: Traits, sizes: _Sizes) -> int:
         "projection": sizes.queries + sizes.keys,
     }[traits.qk_norm]
     return traits.norms_per_layer * per_norm + heads * (2 if traits.qk_norm_bias else 1)
-
-
-def _window(traits: Traits, fields: Fields, layers: int) -> SlidingWindow | None:
-    if traits.window == "none":
-        return None
-    asked = traits.window in ("all", "pattern") or fields.flag("use_sliding_window")
-    size = fields.optional_size("sliding_window") if asked else None
-    if size is None:
-        return None
-    types = None if traits.window in ("all", "opted") else fields.items("layer_types", layers)
-    if types is not None:
-        chosen = [layer for layer, kind in enumerate(types) if kind == "sliding_attention"]
-    else:
-        chosen = [layer for layer in range(layers) if _slides(traits, fields, layers, layer)]
-    return SlidingWindow(size, tuple(chosen)) if chosen else None
-
-
-def _slides(traits: Traits, fields: Fields, layers: int, layer: int) -> bool:
-    match traits.window:
-        case "late":
-            return layer >= fields.size("max_window_layers", minimum=0)
-        case "early":
-            return (layer + 1) % 2 == 1 and layer < fields.size("max_window_layers", minimum=0)
-        case "pattern":
-            # Only these two families ever wrote the pattern as a number into their configurations.
-            own = traits.window_pattern in (4, 6) and fields.has("sliding_window_pattern")
-            return (layer + 1) % (fields.size("sliding_window_pattern") if own else traits.window_pattern) != 0
-        case "unrotated":
-            return layer in _listed_unrotated(fields, layers)
-        case _:
-            return True
-
-
-def _unrotated(traits: Traits, fields: Fields, layers: int, window: SlidingWindow | None) -> tuple[int, ...]:
-    if traits.unrotated == "listed":
-        return _listed_unrotated(fields, layers)
-    if traits.unrotated == "full":
-        sliding = window.layers if window else ()
-        return tuple(layer for layer in range(layers) if layer not in sliding)
-    return ()
-
-
-def _listed_unrotated(fields: Fields, layers: int) -> tuple[int, ...]:
-    rotated = fields.items("no_rope_layers", layers)  # 1 where positions are rotated, despite its name
-    if rotated is not None:
-        return tuple(layer for layer, value in enumerate(rotated) if not value)
-    interval = fields.size("no_rope_layer_interval")
-    return tuple(layer for layer in range(layers) if (layer + 1) % interval == 0)
 
 
 def _rotary_fraction(traits: Traits, fields: Fields) -> float:
@@ -288,4 +180,4 @@ def _quantization(fields: Fields) -> str | None:
     section = fields.value("quantization_config")
     if not isinstance(section, dict):
         return None
-    return str(section.get("quant_method") or section.get("quant_type") or "unknown")[:40]
+    return one_line(str(section.get("quant_method") or section.get("quant_type") or "unknown"), 40)

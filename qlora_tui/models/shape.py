@@ -10,20 +10,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from qlora_tui.models.architecture import (
-    ALL_LINEAR,
-    AdapterSite,
-    Experts,
-    LayerGroup,
-    Matrix,
-    ModelShape,
-    SlidingWindow,
-    Stack,
-    Unquantised,
-)
+from qlora_tui.models.adapter_sites import ALL_LINEAR, AdapterSite
+from qlora_tui.models.architecture import ModelShape
 from qlora_tui.models.config_fields import Fields, refused
 from qlora_tui.models.decoder import read_decoder
 from qlora_tui.models.families import FAMILIES
+from qlora_tui.models.layers import Experts, LayerGroup, Matrix, SlidingWindow, Stack, Unquantised
 from qlora_tui.models.unknown import published_parameters, read_unknown
 from qlora_tui.models.unsupported import UnsupportedArchitecture, refuse_unsupported
 
@@ -75,7 +67,7 @@ def _text_only(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
     # Gemma 3 publishes its text model under the multimodal type too; the architecture then says which one it is.
     inner = config.get("text_config")
     if model_type == "gemma3" and config.get("architectures") == ["Gemma3ForCausalLM"] and isinstance(inner, Mapping):
-        return {**inner, "tie_word_embeddings": config.get("tie_word_embeddings")}, "gemma3_text"
+        return inner, "gemma3_text"
     return config, model_type
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from qlora_tui.models.architecture import QkNorm
 from qlora_tui.models.config_fields import Fields
+from qlora_tui.models.layers import QkNorm
 
 Window = Literal["none", "all", "opted", "late", "early", "pattern", "unrotated"]
 """Layers with a sliding window: none; all; all if asked for; if asked for those from a layer on, or every second up to

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from qlora_tui.errors import ModelError
-from qlora_tui.models.architecture import LayerGroup, Matrix, ModelShape
+from qlora_tui.models.architecture import ModelShape
 from qlora_tui.models.config_fields import Fields
 from qlora_tui.models.decoder import read_decoder
+from qlora_tui.models.layers import LayerGroup, Matrix
 from qlora_tui.models.traits import Traits
 from qlora_tui.text import one_line
 
@@ -37,7 +39,9 @@ def published_parameters(config: Mapping[str, Any], index: Mapping[str, Any] | N
     if isinstance(parameters, int) and not isinstance(parameters, bool) and parameters > 0:
         return parameters
     size = metadata.get("total_size")
-    if config.get("quantization_config") or isinstance(size, bool) or not isinstance(size, int | float) or size <= 0:
+    if config.get("quantization_config") or isinstance(size, bool) or not isinstance(size, int | float):
+        return None
+    if not 0 < size < math.inf:
         return None
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
     return int(size) // _BYTES.get(dtype.removeprefix("torch."), 2)
@@ -51,7 +55,7 @@ def read_unknown(model_type: str, config: Mapping[str, Any], index: Mapping[str,
     """
     shown = one_line(model_type, 40)
     try:
-        shape = read_decoder("unknown", _GENERIC, Fields(config, _GENERIC.defaults), model_type)
+        shape = read_decoder("unknown", _GENERIC, Fields(config, _GENERIC.defaults), shown)
     except ModelError as error:
         raise ModelError(
             f"A model of type {shown} cannot be sized.",
@@ -78,7 +82,7 @@ def _fit(shape: ModelShape, published: int, experts: bool) -> ModelShape:
     missing = (published - shape.parameters) // layers
     if counted + missing <= 0:
         raise ModelError(
-            f"A model of type {one_line(shape.model_type, 40)} cannot be sized.",
+            f"A model of type {shape.model_type} cannot be sized.",
             f"Its weights hold {published:,} parameters, fewer than the sizes in its config.json need.",
             "config.json and weights belong to different models: download both again.",
         )

@@ -17,7 +17,7 @@ from qlora_tui.config_file import dump_config, load_config
 from qlora_tui.errors import EnvironmentFault, RunError
 from qlora_tui.paths import runs_directory
 from qlora_tui.runs.events import RunFinished
-from qlora_tui.runs.feed import last_event
+from qlora_tui.runs.feed import last_event, last_step
 from qlora_tui.runs.files import write_atomic
 
 RunStatus = Literal["created", "running", "completed", "early_stopped", "stopped", "failed", "interrupted"]
@@ -138,13 +138,20 @@ def _make_room(run: RunDirectory, *, overwrite: bool) -> None:
             f"A run of that name is training right now (process {run.owner()}).",
             f"Watch it with `qlora-tui attach {run.name}`, or choose another name.",
         )
-    if not overwrite:
+    if not overwrite and not _never_trained(run):
         raise RunError(
             f"Cannot create the run {run.name}.",
             f"A run of that name exists in {run.path.parent} ({run.status()}).",
             f"Go on with `qlora-tui resume {run.name}`, choose another name, or set output.overwrite: true.",
         )
     shutil.rmtree(run.path)
+
+
+def _never_trained(run: RunDirectory) -> bool:
+    """Whether the run ended before it had anything to lose, such as one whose data file was mistyped."""
+    over = run.status() in ("failed", "stopped", "interrupted")
+    kept = run.adapter.exists() or any(run.checkpoints.glob("checkpoint-*"))
+    return over and not kept and last_step(run.events) == 0
 
 
 def _is_run(path: Path) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from qlora_tui.runs.events import Record, from_line
+from qlora_tui.runs.events import Record, Step, from_line
 
 CHUNK_BYTES = 1 << 20
 MAX_LINE_BYTES = 8 << 20
+TAIL_BYTES = 256 << 10
 
 
 class EventFeed:
@@ -70,15 +72,24 @@ def read_events(path: Path) -> list[Record]:
 
 def last_event(path: Path) -> Record | None:
     """The last readable record of a log, from its tail only."""
+    return next(_tail(path), None)
+
+
+def last_step(path: Path) -> int:
+    """The newest optimizer step in a log's tail; 0 if there is none."""
+    steps = (record.event.step for record in _tail(path) if isinstance(record.event, Step))
+    return next(steps, 0)
+
+
+def _tail(path: Path) -> Iterator[Record]:
+    """The records in the last part of a log, newest first."""
     try:
         with path.open("rb") as handle:
-            handle.seek(0, 2)
-            size = handle.tell()
-            handle.seek(max(0, size - (256 << 10)))
+            handle.seek(0, os.SEEK_END)
+            handle.seek(max(0, handle.tell() - TAIL_BYTES))
             tail = handle.read()
     except OSError:
-        return None
+        return
     for line in reversed(tail.split(b"\n")):
         if line and (record := from_line(line)) is not None:
-            return record
-    return None
+            yield record

@@ -13,8 +13,8 @@ from typer.exceptions import TyperException
 
 from qlora_tui import __version__
 from qlora_tui.errors import ExitCode, QloraError
-from qlora_tui.narration import write_error
 from qlora_tui.paths import state_directory
+from qlora_tui.terminal.narration import write_error
 from qlora_tui.text import one_line
 
 

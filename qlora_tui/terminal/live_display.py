@@ -13,15 +13,6 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from qlora_tui.narration import (
-    amount,
-    comparison_cells,
-    describe,
-    describe_remaining,
-    duration,
-    training_numbers,
-)
-from qlora_tui.progress import PhaseProgress, RunProgress
 from qlora_tui.runs.events import (
     Advice,
     Comparison,
@@ -33,6 +24,15 @@ from qlora_tui.runs.events import (
     Sample,
     Step,
     Warned,
+)
+from qlora_tui.runs.progress import PhaseProgress, RunProgress
+from qlora_tui.terminal.narration import (
+    amount,
+    comparison_cells,
+    describe,
+    describe_remaining,
+    duration,
+    training_numbers,
 )
 from qlora_tui.text import one_line, printable
 

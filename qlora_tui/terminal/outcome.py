@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qlora_tui.errors import ExitCode, QloraError
-from qlora_tui.narration import Narrator, duration, number, run_reference, write_error
-from qlora_tui.progress import RunProgress
 from qlora_tui.runs.directory import RunDirectory
 from qlora_tui.runs.events import Comparison
+from qlora_tui.runs.progress import RunProgress
+from qlora_tui.terminal.narration import Narrator, duration, number, run_reference, write_error
 
 Outcome = Literal["ended", "died", "killed", "left", "hung_up", "vanished"]
 """Why a watch over a run is over."""

@@ -12,7 +12,6 @@ import sys
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from qlora_tui.paths import runs_directory
-from qlora_tui.progress import PhaseProgress, Remaining, RunProgress
 from qlora_tui.runs.events import (
     Advice,
     Checkpoint,
@@ -27,6 +26,7 @@ from qlora_tui.runs.events import (
     Step,
     Warned,
 )
+from qlora_tui.runs.progress import PhaseProgress, Remaining, RunProgress
 from qlora_tui.text import one_line, printable
 
 if TYPE_CHECKING:

@@ -1,0 +1,89 @@
+"""The first phases of a run: the model's files and the rows. Nothing heavy is loaded yet, so mistakes show at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import huggingface_hub.constants
+
+from qlora_tui.config import RunConfig
+from qlora_tui.engine.control import Control
+from qlora_tui.engine.report import EventLog
+from qlora_tui.engine.rows import RunRows, load_rows
+from qlora_tui.models.sources import ModelFiles, resolve_model
+from qlora_tui.runs.events import PhaseName
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What training starts from."""
+
+    files: ModelFiles
+    rows: RunRows
+
+
+def prepare_inputs(config: RunConfig, log: EventLog, control: Control) -> Inputs:
+    """Find or fetch the model's files, convert a GGUF, read and encode the rows.
+
+    Raises:
+        ModelError, DataError, EnvironmentFault: for what a user can mend.
+        StopRequested: if a stop was asked for on the way.
+    """
+    files = _model_files(config, log, control)
+    _go_offline()
+    return Inputs(files, _rows(config, files, log, control))
+
+
+def _reporter(log: EventLog, control: Control, phase: PhaseName, unit: str) -> Callable[[int, int | None], None]:
+    def report(done: int, total: int | None) -> None:
+        control.raise_if_stopped()
+        log.progress(phase, done, total, unit)
+
+    return report
+
+
+def _model_files(config: RunConfig, log: EventLog, control: Control) -> ModelFiles:
+    with log.phase("prepare") as details:
+        files = resolve_model(config.model, _reporter(log, control, "prepare", "bytes"))
+        for note in files.notes:
+            log.warn("model", note)
+        if files.remote_code:
+            log.warn(
+                "remote_code",
+                f"Python code that comes with {files.source} runs in this process with your rights, "
+                "because model.trust_remote_code is true.",
+            )
+        if files.gguf and not files.converted:
+            from qlora_tui.engine.convert import convert_gguf
+
+            convert_gguf(files, lambda done, total, what: log.progress("prepare", done, total, "stages", what))
+        details["model"] = files.source
+        details["revision"] = files.revision or "local"
+    return files
+
+
+def _go_offline() -> None:
+    """Everything is on this machine now: libraries that look for kernels or updates on the hub need not try."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    huggingface_hub.constants.HF_HUB_OFFLINE = True
+
+
+def _rows(config: RunConfig, files: ModelFiles, log: EventLog, control: Control) -> RunRows:
+    report_rows = _reporter(log, control, "encode", "rows")
+    with log.phase("encode") as details:
+        rows = load_rows(config, files.folder, lambda done: report_rows(done, None))
+        report = rows.report
+        details |= {"rows": report.rows, "kept": report.kept, "truncated": report.truncated}
+        details |= {"train_rows": len(rows.train), "test_rows": len(rows.test)}
+        details |= {"tokens": report.tokens.total, "trained_tokens": report.tokens.trained}
+    for warning in report.warnings:
+        log.warn("data", warning)
+    if rows.selection_is_test:
+        log.warn(
+            "evaluation",
+            "The rows that choose the best adapter also measure it, because there are too few held-out rows for "
+            "both; the result may be slightly flattering.",
+        )
+    return rows

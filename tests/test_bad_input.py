@@ -1,0 +1,91 @@
+"""Everything a user can get wrong, as the benchmark of that name has it: told in words, and nothing left in the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+from benchmarks.errors import CASES, CannotStage, Case, Outcome, run_case
+from qlora_tui.errors import ExitCode
+
+AT_ONCE = 2
+"""Cases run side by side, since each mostly waits for libraries to be imported."""
+
+Outcomes = dict[str, Future[Outcome]]
+
+
+def each(*, full: bool) -> list[object]:
+    marks = [pytest.mark.full] if full else []
+    return [pytest.param(case, id=case.name, marks=marks) for case in CASES if case.full == full]
+
+
+@pytest.fixture(scope="session")
+def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
+    """The outcomes of all selected cases, computed a few at a time while the tests go through them in order."""
+    calls = (getattr(item, "callspec", None) for item in request.session.items)
+    chosen = {call.params["case"].name: call.params["case"] for call in calls if call and "case" in call.params}
+    folders = {name: tmp_path_factory.mktemp("case") for name in chosen}
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield {
+            name: pool.submit(run_case, case, folders[name]) for name, case in chosen.items() if isinstance(case, Case)
+        }
+        pool.shutdown(cancel_futures=True)
+
+
+def outcome_of(case: Case, outcomes: Outcomes) -> Outcome:
+    try:
+        return outcomes[case.name].result()
+    except CannotStage as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.mark.parametrize("case", [*each(full=False), *each(full=True)])
+def test_bad_input_is_told(case: Case, outcomes: Outcomes) -> None:
+    outcome = outcome_of(case, outcomes)
+    assert outcome.faults(case) == [], f"{outcome.stdout}\n{outcome.stderr}"
+
+
+def test_the_names_tell_the_cases_apart() -> None:
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
+SUMMARY = {
+    "run": None,
+    "exit_code": 2,
+    "error": {"message": "The file cannot be read. It is a folder.", "hint": "Name a file."},
+}
+TOLD = "error: The file cannot be read.\n  It is a folder.\n  Name a file.\n"
+
+
+def outcome(stderr: str = TOLD, *, exit_code: int = 2, summary: object = SUMMARY, in_the_way: str = "") -> Outcome:
+    return Outcome(exit_code, json.dumps(summary), stderr, 0.1, ("2 rows are cut.",), {"rows": 3}, in_the_way)
+
+
+@pytest.mark.parametrize(
+    ("seen", "fault"),
+    [
+        (outcome(exit_code=1), "exit code 1, not 2"),
+        (outcome("error: The file cannot be read. It is a folder.\n  Log: /tmp/a folder.log. Name it.\n"), "not three"),
+        (outcome("Traceback (most recent call last):\n" + TOLD), "traceback"),
+        (outcome("\x1b[31m" + TOLD), "control characters"),
+        (outcome(TOLD.replace("folder", "directory")), "'a folder' is not said"),
+        (outcome(summary={**SUMMARY, "error": None}), "lacks what, why or what to do"),
+        (outcome(summary={**SUMMARY, "exit_code": 0}), "another exit code"),
+        (outcome(in_the_way="A run of that name exists."), "blocked: A run of that name exists."),
+    ],
+)
+def test_a_fault_is_noticed(seen: Outcome, fault: str) -> None:
+    case = Case("x", lambda _place: (), ExitCode.USAGE, ("a folder",))
+    assert outcome().faults(case) == []
+    assert any(fault in found for found in seen.faults(case)), seen.faults(case)
+
+
+def test_a_run_that_ends_well_is_judged_by_its_warnings_and_counts() -> None:
+    case = Case("x", lambda _place: (), ExitCode.OK, ("rows are cut",), {"rows": 3})
+    seen = outcome("", exit_code=0)
+    assert seen.faults(case) == []
+    other = Case("x", lambda _place: (), ExitCode.OK, ("rows are split",), {"rows": 4})
+    assert seen.faults(other) == ["'rows are split' is not said", "rows is 3, not 4"]

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -32,7 +31,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from benchmarks.runs import ROOT, events
 from benchmarks.tables import publish, table
 from qlora_tui.config import RunConfig
-from qlora_tui.errors import ExitCode
+from qlora_tui.errors import ExitCode, QloraError
 from qlora_tui.runs.directory import RunDirectory, create_run
 from qlora_tui.runs.events import Phase, Step, Warned
 
@@ -263,17 +262,13 @@ def console(place: Place, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _in_the_way(place: Place, run: Path) -> str:
-    """What the command line says when a good config is started under the name of ``run``; empty if it starts."""
-    place.rows(*good_rows(), name="good.jsonl")
-    write_files(place.folder / "good", model_files())
-    sections = {"model": {"source": "good"}, "data": {"source": "good.jsonl"}}
-    path = place.folder / "good.yaml"
-    path.write_text(yaml.safe_dump(place.values(**sections, output={"directory": str(run.parent)})), encoding="utf-8")
-    finished = console(place, "--config", str(path), "--detach")
-    with suppress(OSError, ValueError, KeyError):
-        owner = json.loads((run / "process.json").read_text(encoding="utf-8"))["pid"]
-        os.kill(owner, signal.SIGKILL) if finished.returncode == 0 else None
-    return " ".join(finished.stderr.split()) if finished.returncode else ""
+    """Why a corrected config could not take the name of ``run``; empty if it can."""
+    values = place.values(output={"directory": str(run.parent)})
+    try:
+        create_run(RunConfig.model_validate(values))
+    except QloraError as error:
+        return str(error)
+    return ""
 
 
 def _summary(text: str) -> dict[str, Any]:

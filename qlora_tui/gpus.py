@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from qlora_tui.nvml import Nvml, Reader, Session, either, text_of
+from qlora_tui.nvml import Nvml, Reader, Session, text_of
 from qlora_tui.text import one_line
 
 Capability = tuple[int, int]
@@ -21,15 +21,6 @@ BF16_CAPABILITY: Capability = (8, 0)
 # Chips whose GPU works in the machine's own memory: Xavier, Orin, Thor (two numbers for it), GB10.
 _UNIFIED_CAPABILITIES = frozenset({(7, 2), (8, 7), (10, 1), (11, 0), (12, 1)})
 _UNIFIED_NAMES = ("gb10", "orin", "thor", "tegra", "xavier")
-_TEMPERATURE_OF_GPU, _CLOCK_OF_SM = 0, 1
-# Bits of NVML's mask; the others mean that nothing holds the clocks down against the user's will.
-_THROTTLE_REASONS = (
-    (0x04, "power limit"),
-    (0x08, "hardware slowdown"),
-    (0x20, "temperature"),
-    (0x40, "temperature, by hardware"),
-    (0x80, "power brake"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,27 +98,6 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
-class GpuSample:
-    """What a GPU is doing at one moment; None where it does not tell."""
-
-    utilisation: int | None = None
-    """Percent of the last moments in which some kernel ran."""
-    memory_used: int | None = None
-    """Bytes that are not free."""
-    memory_total: int | None = None
-    temperature: int | None = None
-    """Degrees Celsius."""
-    power: float | None = None
-    """Watts."""
-    power_limit: float | None = None
-    """Watts."""
-    sm_clock: int | None = None
-    """MHz."""
-    throttled: tuple[str, ...] | None = None
-    """Why the clocks are held down, in words; empty if they are not."""
-
-
-@dataclass(frozen=True, slots=True)
 class Driver:
     """What NVML tells about the machine; ``gpus`` is empty for the reason in ``problem``."""
 
@@ -174,9 +144,9 @@ def _read_gpu(nvml: Nvml, index: int, ram: tuple[int, int]) -> Gpu:
     if handle is None:
         return Gpu(index, "GPU", unread=tuple(reader.unread) or (("device", "not supported"),))
     name = text_of(reader.read("name", lambda: nvml.nvmlDeviceGetName(handle))) or "GPU"
-    capability = reader.read("compute capability", lambda: _pair(nvml.nvmlDeviceGetCudaComputeCapability(handle)))
-    unified = _is_unified(name, capability)
-    memory = GpuMemory(*ram) if unified else _read_memory(nvml, handle, reader)
+    capability = reader.read("compute capability", lambda: to_pair(nvml.nvmlDeviceGetCudaComputeCapability(handle)))
+    unified = is_unified(name, capability)
+    memory = GpuMemory(*ram) if unified else read_gpu_memory(nvml, handle, reader)
     ecc = reader.read("ECC", lambda: bool(nvml.nvmlDeviceGetEccMode(handle)[0]))
     mig = reader.read("MIG", lambda: bool(nvml.nvmlDeviceGetMigMode(handle)[0]))
     return Gpu(
@@ -194,19 +164,21 @@ def _read_gpu(nvml: Nvml, index: int, ram: tuple[int, int]) -> Gpu:
     )
 
 
-def _pair(numbers: Sequence[int]) -> Capability:
+def to_pair(numbers: Sequence[int]) -> Capability:
+    """NVML's pair of numbers."""
     major, minor = numbers
     return int(major), int(minor)
 
 
-def _is_unified(name: str, capability: Capability | None) -> bool | None:
+def is_unified(name: str, capability: Capability | None) -> bool | None:
     """NVML has no such flag for all chips, and where memory is shared its memory calls fail or mislead."""
     if capability is not None:
         return capability in _UNIFIED_CAPABILITIES
     return True if any(part in name.lower() for part in _UNIFIED_NAMES) else None
 
 
-def _read_memory(nvml: Nvml, handle: Any, reader: Reader) -> GpuMemory | None:
+def read_gpu_memory(nvml: Nvml, handle: Any, reader: Reader) -> GpuMemory | None:
+    """Memory of a card or of a partition; None if the driver does not tell, or tells nonsense."""
     # Only the second version tells the driver's own share; drivers before 510 have the first alone.
     with suppress(Exception):
         info = nvml.nvmlDeviceGetMemoryInfo(handle, nvml.nvmlMemory_v2)
@@ -264,78 +236,5 @@ def _read_instance(nvml: Nvml, handle: Any, index: int) -> MigInstance | None:
         index=index,
         uuid=text_of(reader.read("uuid", lambda: nvml.nvmlDeviceGetUUID(part))),
         name=text_of(reader.read("name", lambda: nvml.nvmlDeviceGetName(part))),
-        memory=_read_memory(nvml, part, reader),
+        memory=read_gpu_memory(nvml, part, reader),
     )
-
-
-class Sampler:
-    """Samples one GPU again and again and never raises.
-
-    To keep a sample cheap, NVML stays open between the samples; close the sampler, or use it in a ``with``.
-
-    Args:
-        index: The GPU in NVML's order.
-        library: A stand-in for ``pynvml``.
-    """
-
-    def __init__(self, index: int, library: Nvml | None = None) -> None:
-        self._session = Session(library).__enter__()
-        self._handle: Any = None
-        self._unified = False
-        if (nvml := self._session.library) is not None:
-            with suppress(Exception):
-                self._handle = nvml.nvmlDeviceGetHandleByIndex(index)
-                reader = Reader()
-                capability = reader.read("", lambda: _pair(nvml.nvmlDeviceGetCudaComputeCapability(self._handle)))
-                name = text_of(reader.read("", lambda: nvml.nvmlDeviceGetName(self._handle))) or ""
-                self._unified = bool(_is_unified(name, capability))
-
-    def __enter__(self) -> Sampler:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of NVML; later samples are empty."""
-        self._handle = None
-        self._session.__exit__(None, None, None)
-
-    def sample(self) -> GpuSample:
-        """The GPU now; an empty sample if it is gone."""
-        nvml, handle = self._session.library, self._handle
-        if nvml is None or handle is None:
-            return GpuSample()
-        read = Reader().read
-        memory = self._memory(nvml, handle)
-        power = read("", lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000)
-        limit = read("", lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000)
-        return GpuSample(
-            utilisation=read("", lambda: int(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)),
-            memory_used=None if memory is None else memory.used,
-            memory_total=None if memory is None else memory.total,
-            temperature=either(
-                lambda: int(nvml.nvmlDeviceGetTemperature(handle, _TEMPERATURE_OF_GPU)),
-                lambda: int(nvml.nvmlDeviceGetTemperatureV(handle, _TEMPERATURE_OF_GPU)),
-            ),
-            power=power,
-            power_limit=limit,
-            sm_clock=read("", lambda: int(nvml.nvmlDeviceGetClockInfo(handle, _CLOCK_OF_SM))),
-            throttled=_throttle(nvml, handle),
-        )
-
-    def _memory(self, nvml: Nvml, handle: Any) -> GpuMemory | None:
-        if self._unified:
-            import psutil
-
-            ram = psutil.virtual_memory()
-            return GpuMemory(ram.total, ram.available)
-        return _read_memory(nvml, handle, Reader())
-
-
-def _throttle(nvml: Nvml, handle: Any) -> tuple[str, ...] | None:
-    mask = either(
-        lambda: int(nvml.nvmlDeviceGetCurrentClocksEventReasons(handle)),
-        lambda: int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)),
-    )
-    return None if mask is None else tuple(text for bit, text in _THROTTLE_REASONS if mask & bit)

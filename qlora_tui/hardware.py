@@ -15,19 +15,10 @@ from pathlib import Path
 
 import psutil
 
-from qlora_tui.gpus import (
-    Capability,
-    Gpu,
-    GpuMemory,
-    GpuProcess,
-    GpuSample,
-    MigInstance,
-    Sampler,
-    read_driver,
-    supports_bf16,
-)
+from qlora_tui.gpus import Capability, Gpu, GpuMemory, GpuProcess, MigInstance, read_driver, supports_bf16
 from qlora_tui.nvml import Nvml
 from qlora_tui.paths import cache_directory, runs_directory
+from qlora_tui.sampler import GpuSample, Sampler
 from qlora_tui.text import one_line
 
 __all__ = [

@@ -87,7 +87,7 @@ def _refuse_if_over(run: RunDirectory) -> None:
         raise RunError(
             f"Cannot resume the run {run.name}.",
             f"{ended}: nothing is left to do.",
-            f"Ask it with `qlora-tui chat {run.name}`, or repeat it with `qlora-tui --config {run.config}`.",
+            f"Ask it with `qlora-tui chat {run.name} --prompt '…'`; repeat it with `qlora-tui --config {run.config}`.",
         )
     if status == "running":
         raise RunError(

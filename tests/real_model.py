@@ -48,7 +48,7 @@ def shared_cache() -> Path:
 def converted_model() -> ModelFiles:
     """The bundled model as a folder, converted on first use (about 20 s)."""
     os.environ["QLORA_TUI_CACHE"] = str(shared_cache())
-    files = resolve_model(RunConfig(name="x", data={"source": "x"}).model)  # type: ignore[arg-type]
+    files = resolve_model(RunConfig(name="x", data={"source": "x"}).model)
     if not files.converted:
         from qlora_tui.engine.convert import convert_gguf
 

@@ -23,20 +23,11 @@ from qlora_tui.config_file import dump_config
 from qlora_tui.data.encode import load_tokenizer
 from qlora_tui.data.formats import Turn
 from qlora_tui.engine import chat
-from qlora_tui.engine.chat import (
-    ChatArguments,
-    ChatSession,
-    ChatTarget,
-    Reply,
-    Sampling,
-    Side,
-    TextPieces,
-    find_target,
-    parse_request,
-    run_chat,
-)
+from qlora_tui.engine.chat import ChatArguments, parse_request, run_chat
+from qlora_tui.engine.chat_session import ADAPTER_FILE, ChatSession, ChatTarget, Sampling, Side, find_target
 from qlora_tui.engine.convert import convert_gguf
 from qlora_tui.engine.load import attach_new_adapter, load_base
+from qlora_tui.engine.stream import Reply, TextPieces
 from qlora_tui.errors import ModelError, RunError, UsageError
 from qlora_tui.models.sources import resolve_model
 
@@ -101,7 +92,7 @@ def test_a_bad_request_names_the_field(content: bytes, named: str) -> None:
 
 def make_adapter(folder: Path, **config: Any) -> Path:
     folder.mkdir(parents=True)
-    (folder / chat.ADAPTER_FILE).write_bytes(b"")
+    (folder / ADAPTER_FILE).write_bytes(b"")
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "owner/base", **config}))
     return folder
 
@@ -121,7 +112,7 @@ def run(tmp_path: Path) -> Path:
 
 def make_checkpoint(run: Path, step: int) -> Path:
     folder = make_adapter(run / "checkpoints" / f"checkpoint-{step}")
-    (folder / "manifest.json").write_text(json.dumps({chat.ADAPTER_FILE: 0}))
+    (folder / "manifest.json").write_text(json.dumps({ADAPTER_FILE: 0}))
     return folder
 
 
@@ -170,7 +161,7 @@ def test_a_named_base_replaces_an_unreadable_record(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=chat.ADAPTER_FILE):
+    with pytest.raises(RunError, match=ADAPTER_FILE):
         find_target(tmp_path)
     with pytest.raises(RunError, match="no such folder"):
         find_target(tmp_path / "missing")
@@ -479,8 +470,8 @@ def test_an_adapter_of_another_shape_is_an_error_event(
 ) -> None:
     folder = tmp_path / "other"
     folder.mkdir()
-    weights = load_file(adapter_folder / chat.ADAPTER_FILE)
-    save_file({name: torch.zeros(3, 3) for name in weights}, folder / chat.ADAPTER_FILE)
+    weights = load_file(adapter_folder / ADAPTER_FILE)
+    save_file({name: torch.zeros(3, 3) for name in weights}, folder / ADAPTER_FILE)
     (folder / "adapter_config.json").write_bytes((adapter_folder / "adapter_config.json").read_bytes())
     assert ask(monkeypatch, ChatArguments(folder), request_json()) == 2
     last = events_of(capfd.readouterr().out)[-1]

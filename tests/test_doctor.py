@@ -16,7 +16,7 @@ import pytest
 from fake_nvml import GIB, FakeCard, FakeNvml
 from huggingface_hub import constants
 
-from qlora_tui import doctor
+from qlora_tui import checks
 from qlora_tui.doctor import Finding, examine, render, to_json, worst
 from qlora_tui.hardware import Disk, Hardware, Memory, snapshot
 from qlora_tui.selftest import Selftest, run_selftest
@@ -82,7 +82,7 @@ def test_a_card_on_the_bus_without_a_driver_fails(tmp_path: Path) -> None:
         (tmp_path / name / "vendor").write_text(f"{vendor}\n")
         (tmp_path / name / "class").write_text(f"{kind}\n")
     (tmp_path / "3").mkdir()
-    (finding,) = doctor._driver(machine(nvmlInit=pynvml.NVML_ERROR_DRIVER_NOT_LOADED), tmp_path)
+    (finding,) = checks.driver(machine(nvmlInit=pynvml.NVML_ERROR_DRIVER_NOT_LOADED), tmp_path)
     assert finding.status == "fail"
     assert "1 NVIDIA card" in finding.detail
 
@@ -206,7 +206,7 @@ def test_checks_that_break_are_findings_themselves(monkeypatch: pytest.MonkeyPat
         yield Finding("memory", "ok", "So far.")
         raise RuntimeError("bang\x1b[31m")
 
-    monkeypatch.setattr(doctor, "_memory", explode)
+    monkeypatch.setattr(checks, "memory", explode)
     monkeypatch.setattr("qlora_tui.hardware.snapshot", lambda: 1 / 0)
     findings = examine(selftest=lambda: GOOD)
     assert {"python", "packages", "torch", "4-bit", "bundled model", "hub"} <= {each.check for each in findings}

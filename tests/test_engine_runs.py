@@ -247,7 +247,9 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_adapter(home: Path)
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(converted_model().folder / "tokenizer.json"))
-    folder = folder_with_a_broken_token(home / "broken-model", tokenizer.token_to_id("Ġzebra"))
+    token_id = tokenizer.token_to_id("Ġzebra")
+    assert token_id is not None
+    folder = folder_with_a_broken_token(home / "broken-model", token_id)
     rows = home / "zebra.jsonl"
     prompts = [f"Is number {number} spam?" for number in range(5)] + ["Is a zebra spam?"]
     rows.write_text("".join(json.dumps({"prompt": text, "completion": "ham"}) + "\n" for text in prompts))

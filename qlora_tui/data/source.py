@@ -156,7 +156,7 @@ def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
     if b"\0" in line:
         raise _line_error(path, number, "It holds NUL bytes.", "The file is damaged or UTF-16; save it as UTF-8.")
     try:
-        value = json.loads(line.decode("utf-8"))
+        value = json.loads(line.rstrip(b"\r\n").decode("utf-8"))
     except UnicodeDecodeError as error:
         raise _line_error(path, number, f"Byte {error.start + 1} is not UTF-8.", "Save the file as UTF-8.") from error
     except json.JSONDecodeError as error:

@@ -92,7 +92,7 @@ def _as_qlora_error(error: Exception, run: RunDirectory) -> QloraError:
     if _is_disk_full_in_disguise(error):
         return EnvironmentFault(
             "The run stopped because a file could not be written.",
-            f"The library says: {str(error).splitlines()[0]}",
+            f"The library says: {str(error).splitlines()[0]}.",
             f"Check the free space of {run.path} and go on with `qlora-tui resume {run.name}`.",
         )
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
@@ -110,15 +110,21 @@ def _as_qlora_error(error: Exception, run: RunDirectory) -> QloraError:
         )
     return InternalFault(
         "The run stopped because of an unexpected fault.",
-        f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}",
+        f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}.",
         f"The traceback is in {run.log}; `qlora-tui doctor` checks the installation.",
     )
 
 
 def _is_disk_full_in_disguise(error: Exception) -> bool:
     """safetensors and torch report a full disk as errors of their own."""
-    text = str(error)
-    return "No space left on device" in text or "PytorchStreamWriter failed writing" in text or "os error 28" in text
+    signs = ("No space left on device", "PytorchStreamWriter failed writing", "os error 28", "iostream error")
+    cause: BaseException | None = error
+    while cause is not None:
+        text = str(cause)
+        if any(sign in text for sign in signs) or ("inline_container" in text and "unexpected pos" in text):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def _report_failure(run: RunDirectory, log: EventLog, error: QloraError) -> int:

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from qlora_tui.config import AdapterSection, RunConfig
 from qlora_tui.errors import ConfigError, ModelError, QloraError
 from qlora_tui.models.sources import ModelFiles
+from qlora_tui.text import one_line
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 # Variable-length attention is switched on after loading, once the rows are known to be packed.
@@ -58,8 +59,11 @@ def load_base(files: ModelFiles, config: RunConfig, *, training: bool) -> Loaded
     dtype = DTYPES[compute_dtype_name(config.quantization.compute_dtype)]
     target = device()
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, loading = AutoModelForCausalLM.from_pretrained(
             files.folder,
+            output_loading_info=True,
+            # Not ignored: collected, so that they can be named.
+            ignore_mismatched_sizes=True,
             dtype=dtype,
             quantization_config=_quantization(config, dtype),
             attn_implementation=_ATTENTION.get(config.training.attention, "sdpa"),
@@ -75,6 +79,7 @@ def load_base(files: ModelFiles, config: RunConfig, *, training: bool) -> Loaded
         raise
     except (ValueError, OSError, KeyError, RuntimeError, ImportError) as error:
         raise _unloadable(files, error) from error
+    _check_complete(files, model, loading)
     if training:
         keep_gradients(model)
     model.config.use_cache = False
@@ -88,6 +93,32 @@ def _unloadable(files: ModelFiles, error: Exception) -> QloraError:
         f"transformers says: {first_line}",
         "Check that the folder holds a complete causal language model, or choose another one.",
     )
+
+
+def _check_complete(files: ModelFiles, model: torch.nn.Module, loading: dict[str, Any]) -> None:
+    """Refuse weights that do not fill the model: transformers fills the rest with random numbers and goes on."""
+    missing = sorted(loading.get("missing_keys", ()))
+    mismatched = sorted(
+        str(each[0] if isinstance(each, tuple) else each) for each in loading.get("mismatched_keys", ())
+    )
+    for name, module in model.named_modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            if state is None:
+                missing.append(f"{name}.weight")
+            elif tuple(state.shape) != (module.out_features, module.in_features):
+                mismatched.append(f"{name}.weight")
+    for wrong, problem in (
+        (missing, "missing from the weights"),
+        (mismatched, "of another shape than config.json says"),
+    ):
+        if wrong:
+            more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            raise ModelError(
+                f"Cannot load the model {files.source}.",
+                f"{one_line(wrong[0], 120)}{more}: {problem}.",
+                "Get the complete model again; its config.json and its weights must belong together.",
+            )
 
 
 def _quantization(config: RunConfig, dtype: torch.dtype) -> BitsAndBytesConfig | None:

@@ -10,6 +10,7 @@ import huggingface_hub.constants
 
 from qlora_tui.config import RunConfig
 from qlora_tui.engine.control import Control
+from qlora_tui.engine.installed import check_installed
 from qlora_tui.engine.report import EventLog
 from qlora_tui.engine.rows import RunRows, load_rows
 from qlora_tui.models.sources import ModelFiles, resolve_model
@@ -31,6 +32,7 @@ def prepare_inputs(config: RunConfig, log: EventLog, control: Control) -> Inputs
         ModelError, DataError, EnvironmentFault: for what a user can mend.
         StopRequested: if a stop was asked for on the way.
     """
+    check_installed(config)
     files = _model_files(config, log, control)
     _go_offline()
     return Inputs(files, _rows(config, files, log, control))

@@ -23,6 +23,7 @@ from qlora_tui.engine.load import LoadedModel, attach_new_adapter, compute_dtype
 from qlora_tui.engine.lock import build_lock, read_lock, write_lock
 from qlora_tui.engine.measurement import Measurement
 from qlora_tui.engine.prepare import Inputs
+from qlora_tui.engine.recipe_checks import check_model_supports, position_warning
 from qlora_tui.engine.report import EventLog
 from qlora_tui.engine.rows import as_dataset
 from qlora_tui.engine.ship import write_card
@@ -98,6 +99,9 @@ class Training:
             )
             config = config.changed(data={"packing": packing})
             choices.append(playbook.Choice("data.packing", packing, reason))
+        check_model_supports(config, loaded.model.config)
+        if warning := position_warning(config, loaded.model.config):
+            self.log.warn("positions", warning)
         dataset = as_dataset(self.rows.train, config.data, packing=packing)
         cuda = torch.cuda.is_available()
         facts = playbook.Facts(

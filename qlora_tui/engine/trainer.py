@@ -245,13 +245,18 @@ class _Flow(TrainerCallback):
         self._seconds = time.monotonic() - self._started
         stop = trainer.requests.stop
         last = state.global_step >= args.max_steps
-        control.should_evaluate = not stop and (last or state.global_step % int(config.evaluation.every) == 0)
+        control.should_evaluate = not stop and (last or self._evaluation_is_due(state.global_step, args.max_steps))
         control.should_save = stop or last or state.global_step % int(config.checkpoints.every) == 0
         if trainer.requests.take("checkpoint"):
             control.should_save = True
         if trainer.requests.take("sample"):
             trainer.sample(state.global_step)
         control.should_training_stop = control.should_training_stop or stop
+
+    def _evaluation_is_due(self, step: int, total: int) -> bool:
+        every = int(self._trainer.run_config.evaluation.every)
+        # The end is always measured; a measurement shortly before it would tell the same at the same cost.
+        return step % every == 0 and 2 * (total - step) >= every
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_k: Any) -> None:
         if not logs or "loss" not in logs:

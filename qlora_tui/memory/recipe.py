@@ -89,11 +89,13 @@ class DeviceFacts:
         free: Free memory now, None if unknown.
         context: CUDA context and libraries of one process; 0.5 GiB until this machine has been measured.
         workspace: cuBLAS buffers of one process.
+        expandable_segments: torch's allocator setting of that name, which this program switches on.
     """
 
     free: int | None = None
     context: int = GIB // 2
     workspace: int = 2 * 8_519_680
+    expandable_segments: bool = True
 
     @staticmethod
     def workspace_of(capability: tuple[int, int]) -> int:

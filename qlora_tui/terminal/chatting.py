@@ -56,6 +56,12 @@ def chat_target(reference: str) -> Path:
     path = Path(reference).expanduser()
     if (path / "adapter_config.json").is_file():
         return path.absolute()
+    if path.is_dir() and not (path / "config.yaml").is_file():
+        raise RunError(
+            f"Cannot chat with {path}.",
+            "The folder has no adapter_config.json, so it is no adapter, and it is no run.",
+            "Give a run, its adapter folder or a checkpoint; `qlora-tui runs` lists the runs.",
+        )
     run = find_run(reference)
     saved = (run.adapter, *(run.checkpoints.iterdir() if run.checkpoints.is_dir() else ()))
     if not any((folder / "adapter_config.json").is_file() for folder in saved):

@@ -150,18 +150,15 @@ def describe(record: Record) -> str | None:
 
 
 def describe_phase_end(event: Phase) -> str:
-    """For example ``encode: done in 3.1 s (rows 900, tokens 120,000)``."""
-    facts = [_detail(name, value) for name, value in event.details.items()]
+    """For example ``encode: done in 3.1 s (rows 900, tokens 120,000)``; choices follow, one a line."""
+    facts, choices = [], []
+    for name, value in event.details.items():
+        if "." in name:
+            choices.append(f"\n  {one_line(name, 60)}: {one_line(str(value), 160)}")
+        else:
+            facts.append(f"{one_line(name, 60).replace('_', ' ')} {fact(name, value)}")
     seconds = f" in {duration(event.seconds)}" if event.seconds is not None else ""
-    return f"{event.phase}: done{seconds}" + (f" ({', '.join(facts)})" if facts else "")
-
-
-def _detail(name: str, value: int | float | str | bool) -> str:
-    name = one_line(name, 60)
-    if "." in name and isinstance(value, str):
-        # A setting that was chosen, with its reason in brackets; the reason would make the line a paragraph.
-        name, value = name.rpartition(".")[2], value.split(" (", 1)[0]
-    return f"{name.replace('_', ' ')} {fact(name, value)}"
+    return f"{event.phase}: done{seconds}" + (f" ({', '.join(facts)})" if facts else "") + "".join(choices)
 
 
 def describe_eval(event: Eval) -> str:

@@ -1,0 +1,252 @@
+"""The estimate against measured runs: memory, verdict and speed, every row listed.
+
+python -m benchmarks.fit_measured
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Final
+
+from benchmarks.measured_runs import (
+    H100_RATES,
+    PACKED_ROW,
+    T4_CONTEXT,
+    THIRD_PARTY_SHAPES,
+    Measured,
+    h100_runs,
+    read,
+    third_party_recipe,
+)
+from benchmarks.tables import PAGE, publish, table
+from qlora_tui.memory.estimate import DeviceFacts, Estimate, estimate
+from qlora_tui.memory.recipe import GIB
+from qlora_tui.memory.speed import step_time
+
+_DECIDING: Final = {
+    "batch": "micro-batch",
+    "seq": "sequence",
+    "double_quant": "double quantisation",
+    "rank": "rank",
+    "targets": "targets",
+    "lora_dropout": "dropout",
+    "grad_ckpt": "checkpointing",
+    "optimizer": "optimizer",
+    "attn": "attention",
+    "loss_path": "loss",
+    "norm_embed_regime": "dtypes",
+    "versions": "versions",
+}
+"""Columns without which an estimate has to guess."""
+
+
+_CLEAR: Final = 0.1
+
+
+def estimated(run: Measured) -> Estimate:
+    """The estimate of a run on the card it was measured on."""
+    return estimate(run.dimensions, run.recipe, run.device)
+
+
+def error(found: float, measured: float) -> float:
+    """Relative error."""
+    return found / measured - 1
+
+
+def allocated_errors() -> dict[str, float]:
+    """Relative errors of allocated memory, by row."""
+    return {
+        f"{index} {run.name}": error(estimated(run).allocated, run.allocated)
+        for index, run in enumerate(h100_runs())
+        if run.allocated is not None
+    }
+
+
+def process_errors() -> dict[str, float]:
+    """Relative errors of the driver's figure for the process, by row; capped rows have their own table."""
+    return {
+        f"{index} {run.name}": error(estimated(run).shown, run.process)
+        for index, run in enumerate(h100_runs())
+        if run.process is not None
+    }
+
+
+def verdict_is_right(run: Measured) -> bool:
+    """Whether a capped row got what it deserves: "no" if it failed, anything else if it ran.
+
+    The cap is the allocator's, so managed memory does not count against it.
+    """
+    found = estimated(run)
+    free = (run.device.free or 0) + found.managed
+    found = estimate(run.dimensions, run.recipe, replace(run.device, free=free))
+    return (found.fits == "no") == (run.allocated is None)
+
+
+def predicted_seconds(run: Measured) -> float:
+    """Seconds of an update of a run."""
+    row = PACKED_ROW if run.recipe.packed else None
+    recipes = [replace(run.recipe, sequence=length) for length in run.lengths] or [run.recipe]
+    times = [step_time(run.dimensions, recipe, H100_RATES, row=row).total for recipe in recipes]
+    return run.recipe.accumulation * statistics.fmean(times)
+
+
+def speed_errors(*, timed: bool = True) -> dict[str, float]:
+    """Relative errors of tokens per second, by row: of the rows run for speed, or of the others."""
+    return {
+        f"{index} {run.name}": error(run.seconds, predicted_seconds(run))
+        for index, run in enumerate(h100_runs())
+        if run.seconds is not None and run.cap is None and run.timed == timed
+    }
+
+
+def timed_speeds() -> list[tuple[float, float]]:
+    """(estimate, measured) tokens per second of the rows run for speed."""
+    return [
+        (run.tokens / predicted_seconds(run), run.tokens / run.seconds)
+        for run in h100_runs()
+        if run.timed and run.tokens and run.seconds
+    ]
+
+
+def swapped(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Whether the estimate puts the slower of two rows first, where they clearly differ.
+
+    The same recipe measured twice differs by 15 %, so rows closer than a tenth have no order.
+    """
+    (found, measured), (found_other, measured_other) = one, other
+    clear = abs(measured / measured_other - 1) > _CLEAR
+    return clear and (found < found_other) != (measured < measured_other)
+
+
+def third_party_error(row: Mapping[str, str]) -> float:
+    """Relative error of allocated memory of a quality-A row."""
+    return error(third_party_estimate(row).allocated, float(row["peak_alloc_gib"]) * GIB)
+
+
+def third_party_estimate(row: Mapping[str, str]) -> Estimate:
+    """The estimate of a quality-A row on the T4 it was measured on."""
+    device = DeviceFacts(context=T4_CONTEXT, expandable_segments=False)
+    return estimate(THIRD_PARTY_SHAPES[row["model"]], third_party_recipe(row), device)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:+.2f} %"
+
+
+def _summary(name: str, errors: Iterable[float]) -> str:
+    sizes = [abs(value) for value in errors]
+    return f"**{name}**: {len(sizes)} rows, mean {100 * statistics.fmean(sizes):.2f} %, worst {100 * max(sizes):.2f} %."
+
+
+def _memory_table() -> str:
+    rows = []
+    for run in h100_runs():
+        if run.allocated is None or run.process is None:
+            continue
+        found = estimated(run)
+        rows.append(
+            (
+                run.name,
+                f"{found.allocated / GIB:.3f}",
+                f"{run.allocated / GIB:.3f}",
+                _percent(error(found.allocated, run.allocated)),
+                f"{found.shown / GIB:.2f}",
+                f"{run.process / GIB:.2f}",
+                _percent(error(found.shown, run.process)),
+            )
+        )
+    header = ("row", "allocated, estimate", "measured", "error", "process, estimate", "measured", "error")
+    return table(header, rows)
+
+
+def _verdict_table() -> str:
+    rows = []
+    for run in h100_runs():
+        if run.cap is not None:
+            outcome = "out of memory" if run.allocated is None else "runs"
+            free = (run.device.free or 0) + estimated(run).managed
+            fits = estimate(run.dimensions, run.recipe, replace(run.device, free=free)).fits
+            rows.append((run.name, run.cap_factor, outcome, fits, "yes" if verdict_is_right(run) else "**no**"))
+    return table(("row", "cap over peak", "measured", "verdict", "right"), rows)
+
+
+def _speed_table() -> str:
+    rows = []
+    for run in h100_runs():
+        if run.seconds is not None and run.cap is None and run.tokens is not None:
+            found = run.tokens / predicted_seconds(run)
+            measured = run.tokens / run.seconds
+            kind = "speed" if run.timed else "memory"
+            rows.append((run.name, kind, f"{found:,.0f}", f"{measured:,.0f}", _percent(error(found, measured))))
+    return table(("row", "run for", "tokens/s, estimate", "measured", "error"), rows)
+
+
+def _third_party_table() -> str:
+    rows = []
+    for row in read("measured_memory.csv"):
+        if row["quality"] == "A":
+            found, measured = third_party_estimate(row), float(row["peak_alloc_gib"])
+            process = float(row["device_used_gib"])
+            rows.append(
+                (
+                    row["id"],
+                    row["model"],
+                    f"{row['batch']}×{row['seq']}",
+                    row["attn"],
+                    f"{found.allocated / GIB:.3f}",
+                    f"{measured:.3f}",
+                    _percent(third_party_error(row)),
+                    f"{process:.2f}",
+                    f"{float(row['peak_reserved_gib']) / measured:.2f}",
+                )
+            )
+    header = ("row", "model", "batch", "attention", "estimate", "measured", "error", "process", "reserved/allocated")
+    return table(header, rows)
+
+
+def _unsaid_table() -> str:
+    rows = []
+    for row in read("measured_memory.csv"):
+        if row["quality"] == "A":
+            continue
+        unsaid = [label for column, label in _DECIDING.items() if not row[column]]
+        figure = row["peak_alloc_gib"] or row["peak_reserved_gib"] or row["device_used_gib"]
+        rows.append((row["id"], row["model"], row["stack"], figure or "none", row["quality"], ", ".join(unsaid) or "–"))
+    return table(("row", "model", "stack", "GiB", "quality", "leaves unsaid"), rows)
+
+
+def _folded(title: str, text: str) -> str:
+    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
+
+
+def main() -> None:
+    """Print the tables, and put them into the page if it has the marks."""
+    third_party = [third_party_error(row) for row in read("measured_memory.csv") if row["quality"] == "A"]
+    capped = [run for run in h100_runs() if run.cap is not None]
+    right = sum(verdict_is_right(run) for run in capped)
+    parts = [
+        "\n".join(
+            (
+                "- " + _summary("H100, allocated", allocated_errors().values()),
+                "- " + _summary("H100, process as the driver shows it", process_errors().values()),
+                f"- **H100, verdict on capped runs**: {right} of {len(capped)} right.",
+                "- " + _summary("H100, tokens per second of the rows run for speed", speed_errors().values()),
+                "- " + _summary("T4 rows of others, allocated", third_party),
+            )
+        ),
+        _folded("H100: memory", _memory_table()),
+        _folded("H100: verdict with the allocator capped", _verdict_table()),
+        _folded("H100: speed", _speed_table()),
+        _folded("T4, measured by others: each in its own regime", _third_party_table()),
+        _folded("Measured by others, not estimated: what the rows leave unsaid", _unsaid_table()),
+    ]
+    if "<!-- bench-fit:start -->" in PAGE.read_text(encoding="utf-8"):
+        publish("fit", *parts)
+    else:
+        print("\n\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,8 @@
 """The demo with three seeds, and a control that learns from shuffled labels.
 
-    python -m benchmarks.demo [SEED ...]
+    python -m benchmarks.demo [SEED | SEED=RUN_DIRECTORY ...]
+
+A seed whose run was made already, by `make demo` say, is read from its directory instead of trained again.
 
 The control shows that the measurement itself adds nothing: labels without meaning must leave the accuracy at chance.
 """
@@ -14,8 +16,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.runs import ROOT, Home, demo_config, phase_seconds
+from benchmarks.runs import ROOT, Home, demo_config, events, phase_seconds
 from benchmarks.tables import publish, table
+from qlora_tui.runs.events import RunFinished
 
 SEEDS = (42, 43, 44)
 
@@ -34,12 +37,13 @@ def shuffled_rows(target: Path) -> Path:
 
 def main() -> None:
     """Measure and publish."""
-    seeds = [int(argument) for argument in sys.argv[1:]] or list(SEEDS)
+    seeds = sys.argv[1:] or [str(seed) for seed in SEEDS]
     home = Home(Path(tempfile.mkdtemp(prefix="qlora-tui-demo-")))
     results: list[dict[str, Any]] = []
-    for seed in seeds:
-        config = demo_config(name=f"seed-{seed}", training={"seed": seed})
-        results.append(_measured(home, f"seed {seed}", config))
+    for argument in seeds:
+        seed, _, run = argument.partition("=")
+        config = demo_config(name=f"seed-{seed}", training={"seed": int(seed)})
+        results.append(_read(f"seed {seed}", Path(run)) if run else _measured(home, f"seed {seed}", config))
     control = demo_config(name="shuffled", data={"source": str(shuffled_rows(home.path / "shuffled.jsonl"))})
     results.append(_measured(home, "shuffled labels", control))
     gains = [result["accuracy"]["difference"] for result in results[:-1]]
@@ -62,13 +66,18 @@ def main() -> None:
 
 
 def _measured(home: Home, name: str, config: Any) -> dict[str, Any]:
-    summary = home.train(config)
+    return _read(name, Path(home.train(config)["run"]))
+
+
+def _read(name: str, run: Path) -> dict[str, Any]:
+    last = events(run)[-1].event
+    assert isinstance(last, RunFinished)
     return {
         "run": name,
-        "accuracy": summary["comparison"]["accuracy"],
-        "loss": summary["comparison"]["loss"],
-        "seconds": summary["seconds"],
-        "phases": phase_seconds(Path(summary["run"])),
+        "accuracy": last.comparison["accuracy"].model_dump(),
+        "loss": last.comparison["loss"].model_dump(),
+        "seconds": last.seconds,
+        "phases": phase_seconds(run),
     }
 
 

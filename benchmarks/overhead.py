@@ -26,8 +26,8 @@ from qlora_tui.engine.report import EventLog
 from qlora_tui.engine.trainer import RunTrainer, trainer_arguments
 from qlora_tui.runs.directory import RunDirectory
 
-ROUNDS = 8
-STEPS = 4
+ROUNDS = 5
+STEPS = 3
 
 
 class Clock(TrainerCallback):

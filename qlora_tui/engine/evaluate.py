@@ -21,7 +21,7 @@ from qlora_tui.engine.attention import PACKED_VARLEN
 from qlora_tui.engine.measurement import Measurement, RowResult
 
 MAX_LABELS = 20
-CPU_TOKENS_PER_BATCH = 3072
+CPU_TOKENS_PER_BATCH = 1024
 GPU_TOKENS_PER_BATCH = 16384
 MAX_NEW_TOKENS = 512
 

@@ -148,7 +148,7 @@ class Training:
             measure_selection=(lambda: measure.loss_of(self.rows.selection)) if self.rows.selection else None,
             sample=lambda step: self._sample(measure, step),
         )
-        if self.config.training.attention == "varlen":
+        if self.config.training.attention == "varlen" and self.loaded.device.type == "cuda":
             self._check_attention(trainer)
         measure = HeldOutMeasure(trainer.model, self.loaded.tokenizer, self.rows, self.config, self.log, self.control)
         return trainer, measure

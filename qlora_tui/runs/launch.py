@@ -14,8 +14,8 @@ from qlora_tui.errors import EnvironmentFault, RunError
 from qlora_tui.runs.directory import RunDirectory
 
 READY_SECONDS = 60.0
-# glibc hands blocks of this size back to the system after each use and asks for them again, page by page; on a CPU, where
-# every activation is such a block, keeping them makes training up to 1.6 times as fast.
+# glibc hands large blocks back to the system after each use and fetches them again page by page. On a CPU every
+# activation is such a block, and keeping them makes training up to 1.6 times as fast.
 _KEEP_BLOCKS_BELOW = str(4 << 30)
 
 

@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 TORCH := torch==2.13.0
 SHELL := /bin/bash
 
-.PHONY: demo test test-fast check bench bench-demo bench-replay bench-resume bench-packing bench-overhead bench-errors \
+.PHONY: demo test test-fast check bench bench-demo bench-replay bench-resume bench-packing bench-overhead bench-errors bench-fit \
 	install install-dev clean
 
 demo: $(VENV)/.installed
@@ -27,10 +27,13 @@ check: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m "not full"
 
-bench: bench-demo bench-replay bench-resume bench-packing bench-overhead bench-errors
+bench: bench-demo bench-replay bench-resume bench-packing bench-overhead bench-errors bench-fit
 
 bench-%: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.$*
+
+bench-fit: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.fit_measured
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev

@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from qlora_tui.config import RunConfig
+import pytest
+
+from qlora_tui.config import ModelSection, RunConfig
 from qlora_tui.models.sources import ModelFiles, resolve_model
 from qlora_tui.runs.directory import RunDirectory
 from qlora_tui.runs.events import Event, Record, Step
@@ -47,12 +49,13 @@ def shared_cache() -> Path:
 
 def converted_model() -> ModelFiles:
     """The bundled model as a folder, converted on first use (about 20 s)."""
-    os.environ["QLORA_TUI_CACHE"] = str(shared_cache())
-    files = resolve_model(RunConfig(name="x", data={"source": "x"}).model)
-    if not files.converted:
-        from qlora_tui.engine.convert import convert_gguf
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QLORA_TUI_CACHE", str(shared_cache()))
+        files = resolve_model(ModelSection())
+        if not files.converted:
+            from qlora_tui.engine.convert import convert_gguf
 
-        convert_gguf(files, lambda *_progress: None)
+            convert_gguf(files, lambda *_progress: None)
     return files
 
 

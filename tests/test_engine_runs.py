@@ -320,7 +320,7 @@ def test_chat_answers_with_both_sides(reference: Path) -> None:
 def test_a_full_disk_ends_in_words_and_loses_no_checkpoint(home: Path, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=46m", "tmpfs", str(small)], check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(small)], check=False)
     if mounted.returncode:
         pytest.skip("tmpfs cannot be mounted here")
     try:

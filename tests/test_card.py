@@ -13,7 +13,8 @@ import yaml
 from markdown_it import MarkdownIt
 
 from qlora_tui.config import RunConfig
-from qlora_tui.engine.card import CardFacts, DataFacts, model_card
+from qlora_tui.engine.card import model_card
+from qlora_tui.engine.card_facts import CardFacts, DataFacts
 from qlora_tui.engine.lock import HardwareLock, Lock, ModelLock
 from qlora_tui.models.sources import ModelFiles
 from qlora_tui.runs.events import Comparison

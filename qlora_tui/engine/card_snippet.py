@@ -6,16 +6,13 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
 
 import yaml
 
+from qlora_tui.engine.card_facts import CardFacts
 from qlora_tui.engine.markdown import code, fenced
 from qlora_tui.models.sources import ModelFiles, bundled_models
 from qlora_tui.text import one_line, printable
-
-if TYPE_CHECKING:
-    from qlora_tui.engine.card import CardFacts
 
 ANSWER_TOKENS = 200
 

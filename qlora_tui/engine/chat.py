@@ -20,7 +20,8 @@ from typing import Annotated, Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from qlora_tui.engine.chat_session import ChatSession, Sampling, Side, find_target
+from qlora_tui.engine.chat_session import ChatSession, Side, find_target
+from qlora_tui.engine.stream import Sampling
 from qlora_tui.errors import ExitCode, InternalFault, OutOfMemory, QloraError, UsageError
 from qlora_tui.text import one_line
 

@@ -23,7 +23,7 @@ from qlora_tui.data.formats import Turn
 from qlora_tui.engine.checkpoints import complete_checkpoints
 from qlora_tui.engine.convert import convert_gguf
 from qlora_tui.engine.load import attach_saved_adapter, load_base
-from qlora_tui.engine.stream import Reply, TextPieces, find_end_ids, generate_tokens
+from qlora_tui.engine.stream import Reply, Sampling, TextPieces, find_end_ids, generate_tokens
 from qlora_tui.errors import ModelError, RunError, UsageError
 from qlora_tui.models.sources import ModelFiles, resolve_model
 from qlora_tui.runs.directory import RunDirectory
@@ -34,16 +34,6 @@ Progress = Callable[[str], None]
 
 ADAPTER_FILE = "adapter_model.safetensors"
 _GIB = 2**30
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the next token is chosen. ``temperature`` 0 takes the likeliest one, and then the rest plays no part."""
-
-    max_tokens: int = 256
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 42
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from qlora_tui.config import RunConfig
 from qlora_tui.data.formats import Turn
-from qlora_tui.engine.card import CardFacts, DataFacts, model_card
+from qlora_tui.engine.card import model_card
+from qlora_tui.engine.card_facts import CardFacts, DataFacts
 from qlora_tui.engine.lock import Lock
 from qlora_tui.engine.rows import RunRows
 from qlora_tui.engine.trainer import Standing

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
@@ -14,10 +15,18 @@ from transformers.generation.streamers import BaseStreamer
 
 from qlora_tui.data.encode import Encoder
 
-if TYPE_CHECKING:
-    from qlora_tui.engine.chat_session import Sampling
-
 StoppedBy = Literal["end_of_turn", "max_tokens", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen. ``temperature`` 0 takes the likeliest one, and then the rest plays no part."""
+
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 42
+
 
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real_model import config_for, converted_model
+from real_model import config_for, converted_model, shared_cache
 
 from benchmarks.loaded import Loaded
 
@@ -22,7 +22,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bench(home: Path) -> Loaded:
     converted_model()
-    return Loaded(config_for(home, "math", rows=8), home / "out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QLORA_TUI_CACHE", str(shared_cache()))
+        return Loaded(config_for(home, "math", rows=8), home / "out")
 
 
 def test_packed_rows_give_the_loss_of_separate_rows(bench: Loaded) -> None:

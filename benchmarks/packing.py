@@ -74,7 +74,7 @@ def _gradient_agreement(loaded: Loaded) -> list[str]:
 
 
 def _flat(gradients: dict[str, torch.Tensor]) -> torch.Tensor:
-    return torch.cat([gradients[name].flatten() for name in sorted(gradients)])
+    return torch.cat([gradients[name].flatten().double() for name in sorted(gradients)])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 
@@ -124,14 +123,3 @@ def kill(run: RunDirectory) -> None:
             each.kill()
     except psutil.NoSuchProcess:
         return
-
-
-def last_lines(log: Path, count: int = 20) -> list[str]:
-    """The end of a log, for an error report."""
-    try:
-        with log.open("rb") as handle:
-            handle.seek(0, os.SEEK_END)
-            handle.seek(max(0, handle.tell() - 16_384))
-            return handle.read().decode("utf-8", "replace").splitlines()[-count:]
-    except OSError:
-        return []

@@ -8,8 +8,10 @@ TORCH_INDEX ?=
 TORCH := torch==2.13.0
 SHELL := /bin/bash
 
-.PHONY: demo test test-fast check bench bench-demo bench-replay bench-resume bench-packing bench-overhead bench-errors bench-fit \
-	install install-dev clean
+# Each measures one thing and publishes its table in docs/benchmarks.md; the name is that of its module in benchmarks/.
+BENCH_TARGETS := $(addprefix bench-,demo control replay resume packing overhead errors fit)
+
+.PHONY: demo test test-fast check bench $(BENCH_TARGETS) install install-dev clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python scripts/demo.py
@@ -27,13 +29,11 @@ check: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m "not full"
 
-bench: bench-demo bench-replay bench-resume bench-packing bench-overhead bench-errors bench-fit
+bench: $(BENCH_TARGETS)
 
-bench-%: $(VENV)/.installed-dev
+# A static pattern: make looks for no implicit rule to make a phony target.
+$(BENCH_TARGETS): bench-%: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.$*
-
-bench-fit: $(VENV)/.installed-dev
-	$(BIN)/python -m benchmarks.fit_measured
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev

@@ -1,38 +1,22 @@
-"""The demo with three seeds, and a control that learns from shuffled labels.
+"""The demo with three seeds.
 
     python -m benchmarks.demo [SEED | SEED=RUN_DIRECTORY ...]
 
 A seed whose run was made already, by `make demo` say, is read from its directory instead of trained again.
-
-The control shows that the measurement itself adds nothing: labels without meaning must leave the accuracy at chance.
 """
 
 from __future__ import annotations
 
-import json
-import random
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.runs import ROOT, Home, demo_config, events, phase_seconds
+from benchmarks.runs import Home, demo_config, events, phase_seconds
 from benchmarks.tables import publish, table
 from qlora_tui.runs.events import RunFinished
 
 SEEDS = (42, 43, 44)
-
-
-def shuffled_rows(target: Path) -> Path:
-    """The demo's training rows with their answers dealt out again at random."""
-    lines = (ROOT / "examples" / "spam.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
-    answers = [row["messages"][-1]["content"] for row in rows]
-    random.Random(0).shuffle(answers)
-    for row, answer in zip(rows, answers, strict=True):
-        row["messages"][-1]["content"] = answer
-    target.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return target
 
 
 def main() -> None:
@@ -43,16 +27,11 @@ def main() -> None:
     for argument in seeds:
         seed, _, run = argument.partition("=")
         config = demo_config(name=f"seed-{seed}", training={"seed": int(seed)})
-        results.append(_read(f"seed {seed}", Path(run)) if run else _measured(home, f"seed {seed}", config))
-    control = demo_config(name="shuffled", data={"source": str(shuffled_rows(home.path / "shuffled.jsonl"))})
-    results.append(_measured(home, "shuffled labels", control))
-    gains = [result["accuracy"]["difference"] for result in results[:-1]]
+        results.append(measured(f"seed {seed}", Path(run or home.train(config)["run"])))
+    gains = [result["accuracy"]["difference"] for result in results]
     publish(
         "demo",
-        table(
-            ["run", "accuracy before", "after", "difference (95 % interval)", "loss before", "after", "minutes"],
-            [_row(result) for result in results],
-        ),
+        gains_table(results),
         f"Mean gain of the {len(gains)} seeds: {sum(gains) / len(gains):+.3f} in accuracy on 200 held-out rows.",
         table(
             ["phase", *[f"{result['run']}, s" for result in results]],
@@ -65,11 +44,8 @@ def main() -> None:
     )
 
 
-def _measured(home: Home, name: str, config: Any) -> dict[str, Any]:
-    return _read(name, Path(home.train(config)["run"]))
-
-
-def _read(name: str, run: Path) -> dict[str, Any]:
+def measured(name: str, run: Path) -> dict[str, Any]:
+    """What the finished run in ``run`` measured before and after, and how long each of its phases took, in seconds."""
     last = events(run)[-1].event
     assert isinstance(last, RunFinished)
     return {
@@ -79,6 +55,14 @@ def _read(name: str, run: Path) -> dict[str, Any]:
         "seconds": last.seconds,
         "phases": phase_seconds(run),
     }
+
+
+def gains_table(results: list[dict[str, Any]]) -> str:
+    """A row a run: accuracy and loss on the same held-out rows before and after."""
+    return table(
+        ["run", "accuracy before", "after", "difference (95 % interval)", "loss before", "after", "minutes"],
+        [_row(result) for result in results],
+    )
 
 
 def _row(result: dict[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from itertools import combinations
 
 import pytest
 
-from benchmarks import fit_measured
+from benchmarks import fit
 from benchmarks.measured_runs import H100_RATES, PACKED_ROW, SHAPES, Measured, h100_runs, read
 from qlora_tui.memory.activations import peak_moment
 from qlora_tui.memory.dimensions import Dimensions, gated_decoder
@@ -132,20 +132,20 @@ class TestMeasured:
     """Every measured run on the H100, and those of others that can be reproduced."""
 
     def test_allocated_is_within_half_a_percent_on_every_row(self) -> None:
-        errors = fit_measured.allocated_errors()
+        errors = fit.allocated_errors()
         assert len(errors) == 67
         assert {name: value for name, value in errors.items() if abs(value) > 0.005} == {}
 
     def test_the_process_is_within_three_percent_on_every_row(self) -> None:
-        assert {name: value for name, value in fit_measured.process_errors().items() if abs(value) > 0.03} == {}
+        assert {name: value for name, value in fit.process_errors().items() if abs(value) > 0.03} == {}
 
     @pytest.mark.parametrize("run", [run for run in h100_runs() if run.cap], ids=lambda run: run.name)
     def test_the_verdict_is_right_where_memory_was_capped(self, run: Measured) -> None:
-        assert fit_measured.verdict_is_right(run)
+        assert fit.verdict_is_right(run)
 
     def test_reproducible_rows_of_others(self) -> None:
         rows = [row for row in read("measured_memory.csv") if row["quality"] == "A"]
-        errors = [abs(fit_measured.third_party_error(row)) for row in rows]
+        errors = [abs(fit.third_party_error(row)) for row in rows]
         assert len(errors) == 15
         assert statistics.fmean(errors) <= 0.01
         assert max(errors) <= 0.03
@@ -283,10 +283,10 @@ class TestSpeed:
     """Seconds and tokens per second."""
 
     def test_rows_run_for_speed_are_within_a_fifth(self) -> None:
-        assert {name: value for name, value in fit_measured.speed_errors().items() if abs(value) > 0.2} == {}
+        assert {name: value for name, value in fit.speed_errors().items() if abs(value) > 0.2} == {}
 
     def test_the_order_is_right_where_the_difference_is_clear(self) -> None:
-        assert [pair for pair in combinations(fit_measured.timed_speeds(), 2) if fit_measured.swapped(*pair)] == []
+        assert [pair for pair in combinations(fit.timed_speeds(), 2) if fit.swapped(*pair)] == []
 
     def test_small_micro_batches_wait_for_the_host(self) -> None:
         small, large = (step_time(LLAMA_8B, replace(FOUR, micro_batch=n), H100_RATES) for n in (1, 8))

@@ -1,6 +1,6 @@
 """The estimate against measured runs: memory, verdict and speed, every row listed.
 
-python -m benchmarks.fit_measured
+python -m benchmarks.fit
 """
 
 from __future__ import annotations

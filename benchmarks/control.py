@@ -2,9 +2,9 @@
 
     python -m benchmarks.control
 
-Each shuffle keeps the answers of half of the e-mails of either class and turns the others round, so that an answer says
-nothing about its e-mail. It is trained twice, the second time with every answer the other way round: a direction that so
-few rows suggest by accident points both ways and cancels. The last adapter is measured, none is chosen by true answers.
+Each shuffle keeps the answers of half of the e-mails of either class and turns the others round, so an answer says
+nothing about its e-mail. It is trained twice, the second time with every answer the other way round: a direction that
+so few rows suggest by accident points both ways and cancels. The last adapter counts; none is chosen by true answers.
 """
 
 from __future__ import annotations

@@ -32,7 +32,8 @@ class Estimate:
         evaluation: Allocated at the peak of an evaluation with the training micro-batch.
         generation: Allocated while a sample of a full sequence is written, trainer alive.
         loading: Allocated at the peak of loading.
-        fits: Verdict against the device's free memory, for whichever phase needs most.
+        needed: What the whole process needs in whichever phase needs most.
+        fits: Verdict on ``needed`` against the device's free memory.
     """
 
     components: Mapping[str, int]
@@ -43,6 +44,7 @@ class Estimate:
     evaluation: int
     generation: int
     loading: int
+    needed: Band
     fits: Verdict
 
 
@@ -78,7 +80,7 @@ def estimate(
     evaluation = evaluation_peak(dimensions, recipe, resident)
     generation = generation_peak(dimensions, recipe, resident)
     loading = loading_peak(dimensions, recipe, static)
-    worst = max(allocated, evaluation, generation, loading)
+    needed = _band(dimensions, device, max(allocated, evaluation, generation, loading), static.managed)
     return Estimate(
         components=MappingProxyType(components),
         allocated=allocated,
@@ -88,7 +90,8 @@ def estimate(
         evaluation=evaluation,
         generation=generation,
         loading=loading,
-        fits=verdict(_band(dimensions, device, worst, static.managed), device.free),
+        needed=needed,
+        fits=verdict(needed, device.free),
     )
 
 

@@ -1,0 +1,101 @@
+"""What a run would have to train on: a GPU of this machine as it is now, a kind of card, or the processor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final, Literal
+
+from qlora_tui.cards import Card, card_named
+from qlora_tui.memory.recipe import GIB, MIB, DeviceFacts
+from qlora_tui.memory.speed import CardRates
+
+if TYPE_CHECKING:
+    from qlora_tui.gpus import Capability, Gpu
+    from qlora_tui.hardware import Memory
+
+_DRIVER_SHARE: Final = 0.02
+_LEAST_DRIVER_SHARE: Final = 256 * MIB
+"""What the driver of an idle card keeps of the memory it reports: 0.6 to 2 % on the cards that tell."""
+_PROCESSOR_CONTEXT: Final = round(0.7 * GIB)
+"""Resident size of a process that has imported the libraries and loaded nothing yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where a run would train.
+
+    Attributes:
+        total: Bytes, None if unknown.
+        free: What a new process can have, in bytes; None if unknown. Of a kind of card: what an idle one has free.
+        capability: Compute capability, None on a processor and where the driver does not tell.
+        rates: What the card publishes, None where it publishes nothing.
+        context: What a process takes besides torch's memory, bytes; None until this machine has been measured.
+        planned: Whether it is a kind of card and not one of this machine.
+        layer_kernels: Whether liger-kernel is installed beside it; taken for granted in another machine.
+    """
+
+    name: str
+    kind: Literal["cuda", "cpu"] = "cuda"
+    total: int | None = None
+    free: int | None = None
+    capability: Capability | None = None
+    rates: CardRates | None = None
+    context: int | None = None
+    planned: bool = False
+    layer_kernels: bool = True
+
+    @property
+    def facts(self) -> DeviceFacts:
+        """What enters the sum."""
+        default = DeviceFacts()
+        if self.kind == "cpu":
+            return DeviceFacts(free=self.free, context=_PROCESSOR_CONTEXT, workspace=0, expandable_segments=False)
+        return DeviceFacts(
+            free=self.free,
+            context=default.context if self.context is None else self.context,
+            workspace=default.workspace if self.capability is None else DeviceFacts.workspace_of(self.capability),
+        )
+
+    @property
+    def bf16(self) -> bool:
+        """Whether it computes in bf16; taken for granted where the driver does not tell."""
+        return self.kind == "cuda" and (self.capability is None or self.capability >= (8, 0))
+
+
+def device_of(gpu: Gpu) -> Device:
+    """A GPU of this machine with what is free on it now."""
+    memory = gpu.memory
+    card = card_named(gpu.name, memory.total if memory else None)
+    return Device(
+        name=gpu.name,
+        total=memory.total if memory else None,
+        free=memory.free if memory else None,
+        capability=gpu.capability,
+        rates=_rates(card) if card else None,
+        layer_kernels=find_spec("liger_kernel") is not None,
+    )
+
+
+def device_like(card: Card) -> Device:
+    """An idle card of this kind, in some other machine."""
+    kept = max(round(card.memory * _DRIVER_SHARE), min(_LEAST_DRIVER_SHARE, card.memory // 8))
+    return Device(
+        name=card.name,
+        total=card.memory,
+        free=card.memory - kept,
+        capability=card.capability,
+        rates=_rates(card),
+        planned=True,
+    )
+
+
+def processor(name: str, memory: Memory) -> Device:
+    """This machine without its GPUs."""
+    return Device(name=name, kind="cpu", total=memory.total, free=memory.available)
+
+
+def _rates(card: Card) -> CardRates | None:
+    if card.matrix_rate is None or card.bandwidth is None:
+        return None
+    return CardRates(card.matrix_rate, card.bandwidth)

@@ -1,0 +1,236 @@
+"""The fastest settings that fit, and the largest micro-batch and longest rows that do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from qlora_tui.memory.estimate import Estimate, estimate
+from qlora_tui.memory.recipe import GIB, Checkpointing, Recipe
+from qlora_tui.memory.speed import CardRates, step_time
+
+if TYPE_CHECKING:
+    from qlora_tui.memory.device import Device
+    from qlora_tui.memory.dimensions import Dimensions
+
+STEP: Final = 64
+"""Lengths of rows are searched in steps of so many tokens."""
+MOST_ROWS: Final = 65_536
+"""The largest effective batch that the config takes."""
+_USUAL_RATES: Final = CardRates(matrix_rate=60, bandwidth=600)
+"""Stands in for a card that publishes no rates: settings can still be put in order."""
+_NOT_WORTH_IT: Final = 0.98
+"""Settings this close to the fastest win if they need less memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What may be chosen. ``micro_batches`` go up, ``checkpointing`` goes from the fastest to the smallest."""
+
+    effective_batch: int
+    micro_batches: tuple[int, ...]
+    checkpointing: tuple[Checkpointing, ...]
+
+    def applied(self, recipe: Recipe, micro_batch: int, checkpointing: Checkpointing) -> Recipe:
+        """The recipe with one of the choices; rows of different lengths that are not packed are padded."""
+        return replace(
+            recipe,
+            micro_batch=micro_batch,
+            accumulation=max(1, self.effective_batch // micro_batch),
+            checkpointing=checkpointing,
+            padded=not recipe.packed and micro_batch > 1,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The settings chosen and why."""
+
+    recipe: Recipe
+    estimate: Estimate
+    micro_batch_reason: str
+    checkpointing_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Largest:
+    """How far a recipe could go before memory ends; 0 where nothing fits, None where free memory is unknown.
+
+    Attributes:
+        micro_batch: Rows at once of the recipe's length.
+        max_length: Tokens of the longest rows, at most what the model was made for.
+    """
+
+    micro_batch: int | None
+    max_length: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    recipe: Recipe
+    speed: float
+
+
+def best_plan(
+    dimensions: Dimensions, recipe: Recipe, options: Options, device: Device, *, row: int | None = None
+) -> Plan:
+    """The fastest of the options that fits for certain; where none does, the one that needs least.
+
+    Where free memory is unknown, the usual choice: everything checkpointed, about eight thousand tokens at once.
+
+    Args:
+        recipe: What is not to be chosen.
+        row: See :func:`~qlora_tui.memory.speed.step_time`.
+    """
+    found: dict[tuple[int, Checkpointing], Estimate] = {}
+
+    def estimated(candidate: Recipe) -> Estimate:
+        key = candidate.micro_batch, candidate.checkpointing
+        if key not in found:
+            found[key] = estimate(dimensions, candidate, device.facts)
+        return found[key]
+
+    rates = device.rates or _USUAL_RATES
+    fitting: list[_Candidate] = []
+    for checkpointing in options.checkpointing:
+        variants = [options.applied(recipe, size, checkpointing) for size in options.micro_batches]
+        count = _how_many(variants, lambda each: estimated(each).fits == "yes")
+        fitting += [_Candidate(each, _speed(dimensions, each, rates, row)) for each in variants[:count]]
+    if not fitting:
+        smallest = _smallest(recipe, options, known=device.free is not None)
+        return Plan(smallest, estimated(smallest), *_reasons_of_the_smallest(estimated(smallest), options, device))
+    fastest = max(each.speed for each in fitting)
+    good = [each for each in fitting if each.speed >= _NOT_WORTH_IT * fastest]
+    best = min(good, key=lambda each: (estimated(each.recipe).needed.point, -each.speed))
+    plan = Plan(best.recipe, estimated(best.recipe), "", "")
+    return replace(
+        plan,
+        micro_batch_reason=_micro_batch_reason(plan, options, fitting, estimated, device),
+        checkpointing_reason=_checkpointing_reason(plan, options, fitting, estimated, device),
+    )
+
+
+def _how_many(variants: list[Recipe], fits: Callable[[Recipe], bool]) -> int:
+    """How many of the variants fit, which need more and more."""
+    low, high = 0, len(variants)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if fits(variants[middle - 1]):
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _speed(dimensions: Dimensions, recipe: Recipe, rates: CardRates, row: int | None) -> float:
+    return recipe.tokens / step_time(dimensions, recipe, rates, row=row).total
+
+
+def _smallest(recipe: Recipe, options: Options, *, known: bool) -> Recipe:
+    sizes = options.micro_batches
+    usual = [size for size in sizes if size * recipe.sequence <= 8192]
+    return options.applied(recipe, sizes[0] if known or not usual else usual[-1], options.checkpointing[-1])
+
+
+def _reasons_of_the_smallest(found: Estimate, options: Options, device: Device) -> tuple[str, str]:
+    if device.free is None:
+        return "about 8192 tokens at once, as free memory is unknown", "it saves most, as free memory is unknown"
+    needs = f"even this needs {_gib(found.needed.high)}, and {_gib(device.free)} are free"
+    return f"the fewest rows; {needs}", f"it saves most; {needs}"
+
+
+def _micro_batch_reason(
+    plan: Plan, options: Options, fitting: list[_Candidate], estimated: Callable[[Recipe], Estimate], device: Device
+) -> str:
+    chosen = plan.recipe
+    tokens = f"{chosen.tokens:,} tokens at once"
+    larger = [size for size in options.micro_batches if size > chosen.micro_batch]
+    if not larger:
+        return f"the whole effective batch, {tokens}, fits into {_gib(plan.estimate.needed.high)}"
+    beyond = options.applied(chosen, larger[0], chosen.checkpointing)
+    if any(each.recipe == beyond for each in fitting):
+        return f"{tokens}; {larger[0]} rows would fit too and be hardly faster"
+    need = estimated(beyond).needed.high
+    return f"{tokens}; {larger[0]} rows would need {_gib(need)}, and {_gib(device.free or 0)} are free"
+
+
+def _checkpointing_reason(
+    plan: Plan, options: Options, fitting: list[_Candidate], estimated: Callable[[Recipe], Estimate], device: Device
+) -> str:
+    chosen = plan.recipe
+    speeds = {(each.recipe.micro_batch, each.recipe.checkpointing): each.speed for each in fitting}
+    own = speeds[chosen.micro_batch, chosen.checkpointing]
+    quicker = options.checkpointing[: options.checkpointing.index(chosen.checkpointing)]
+    if not quicker:
+        full = [speed for (_, kind), speed in speeds.items() if kind == "full"]
+        gain = f", {own / max(full) - 1:.0%} faster than recomputing" if full and own > max(full) else ""
+        return f"all activations fit ({_gib(plan.estimate.needed.high)}){gain}"
+    without = options.applied(chosen, chosen.micro_batch, quicker[0])
+    need = estimated(without).needed.high
+    if device.free is not None and need > device.free:
+        return f"keeping all activations would need {_gib(need)}, and {_gib(device.free)} are free"
+    small = options.applied(chosen, options.micro_batches[0], quicker[0])
+    rival = max((speed for (_, kind), speed in speeds.items() if kind == quicker[0]), default=0.0)
+    if rival >= _NOT_WORTH_IT * own:
+        return f"as fast as keeping all activations, and {_gib(estimated(small).needed.high)} would be needed for that"
+    return (
+        f"with it more rows fit at once, {own / rival - 1:.0%} faster than keeping all activations"
+        if rival
+        else (f"keeping all activations would need {_gib(need)}")
+    )
+
+
+def largest(dimensions: Dimensions, recipe: Recipe, options: Options, device: Device, *, context: int) -> Largest:
+    """The largest micro-batch and the longest rows that fit for certain.
+
+    Args:
+        recipe: With everything that is open set to what needs least.
+        context: Tokens that the model was made for, which bounds the length.
+    """
+    free = device.free
+    if free is None:
+        return Largest(None, None)
+    facts = device.facts
+
+    def need(rows: int, length: int) -> int:
+        # A micro-batch of any size: the search is for memory, not for what divides the effective batch.
+        effective = max(options.effective_batch, rows)
+        sized = replace(options, effective_batch=effective).applied(
+            replace(recipe, sequence=length), rows, recipe.checkpointing
+        )
+        return estimate(dimensions, sized, facts).needed.high
+
+    steps = max(1, context // STEP)
+    return Largest(
+        micro_batch=_most(lambda rows: need(rows, recipe.sequence), MOST_ROWS, free),
+        max_length=_most(lambda count: need(recipe.micro_batch, min(context, count * STEP)), steps, free) * STEP,
+    )
+
+
+def _most(need: Callable[[int], int], limit: int, free: int) -> int:
+    """The largest number from 0 to ``limit`` whose need, which rises with it, is at most ``free``.
+
+    Needs are nearly straight lines, so the place is guessed from the ends; every third guess halves what is left.
+    """
+    low, low_need = 1, need(1)
+    if low_need > free:
+        return 0
+    high, high_need = limit, need(limit)
+    if high_need <= free:
+        return limit
+    turn = 0
+    while high - low > 1:
+        turn += 1
+        share = (free - low_need) / (high_need - low_need) if turn % 3 else 0.5
+        guess = min(high - 1, max(low + 1, low + int(share * (high - low))))
+        size = need(guess)
+        if size <= free:
+            low, low_need = guess, size
+        else:
+            high, high_need = guess, size
+    return low
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.1f} GiB"

@@ -1,0 +1,242 @@
+"""The settings that decide memory and speed but not what is learnt: what the config says, and what ``auto`` becomes.
+
+The engine resolves with the same functions as the estimate shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from qlora_tui.memory.device import Device
+from qlora_tui.memory.plan import Options, Plan, best_plan
+from qlora_tui.memory.recipe import (
+    LORA_ON_SIXTEEN_BIT,
+    SIXTEEN_BIT,
+    Attention,
+    Checkpointing,
+    LayerKernels,
+    Optimizer,
+    Recipe,
+    Regime,
+)
+
+if TYPE_CHECKING:
+    from qlora_tui.config import RunConfig
+    from qlora_tui.memory.dimensions import Dimensions
+
+GPU_TOKENS_PER_MICRO_BATCH: Final = 8192
+CPU_TOKENS_PER_MICRO_BATCH: Final = 1024
+"""What a micro-batch may hold where nothing better is known: below some thousand tokens a GPU waits for its host, and a
+CPU has nothing to gain above a thousand."""
+_FLASH_CAPABILITY: Final = (8, 0)
+_ALL_FP32: Final = Regime(residual=4, norm=4, embedding=4, quantised_from=4, adapter=4)
+_SCALED_FP16: Final = Regime(adapter=4)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One ``auto`` resolved: the field's dotted path, its value, and why."""
+
+    field: str
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What is known of the rows; what is not is taken at its worst, every row as long as ``max_length``.
+
+    Attributes:
+        packed: What ``data.packing`` became; None takes packing for granted where it is ``auto``.
+        filled: Share of a batch's tokens that are not padding.
+        row: Tokens of a packed row as its tokens see it: the mean of the squares of the lengths over their mean.
+        sequences: What the trainer sees as rows in one pass: packed sequences if packing.
+        tokens: Tokens of one pass over the training rows.
+    """
+
+    packed: bool | None = None
+    filled: float = 1.0
+    row: int | None = None
+    sequences: int | None = None
+    tokens: int | None = None
+
+
+NO_ROWS: Final = Rows()
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What the settings depend on besides the config.
+
+    Attributes:
+        dimensions: None where the architecture could not be sized; micro-batches are then counted in tokens.
+        varlen: Whether the model's attention can run without a mask on packed rows.
+        layer_kernels: Whether fused kernels exist for the model and are installed.
+    """
+
+    device: Device
+    dimensions: Dimensions | None
+    varlen: bool = False
+    layer_kernels: bool = False
+    rows: Rows = NO_ROWS
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Every setting decided.
+
+    Attributes:
+        recipe: The settings as the estimate takes them.
+        choices: What ``auto`` became, in the config's order.
+        plan: How the micro-batch and the checkpointing were found; None where memory was not asked.
+    """
+
+    recipe: Recipe
+    choices: tuple[Choice, ...]
+    plan: Plan | None
+
+
+def is_packed(config: RunConfig, rows: Rows) -> bool:
+    """Whether rows are packed, as far as it is known."""
+    if config.data.packing != "auto":
+        return config.data.packing
+    return True if rows.packed is None else rows.packed
+
+
+def settle(config: RunConfig, situation: Situation) -> Settled:
+    """Decide what memory and speed depend on."""
+    training = config.training
+    attention, attention_reason = _attention(config, situation)
+    kernels, kernels_reason = _layer_kernels(situation)
+    optimizer, optimizer_reason = _optimizer(situation.device)
+    recipe = _recipe(
+        config,
+        situation,
+        attention=attention if training.attention == "auto" else _used(training.attention),
+        kernels=kernels if training.layer_kernels == "auto" else training.layer_kernels,
+        optimizer=optimizer if training.optimizer == "auto" else training.optimizer,
+    )
+    plan = None
+    if situation.device.kind == "cuda" and situation.dimensions is not None:
+        plan = best_plan(situation.dimensions, recipe, options_of(config), situation.device, row=situation.rows.row)
+        recipe, micro_reason, checkpointing_reason = plan.recipe, plan.micro_batch_reason, plan.checkpointing_reason
+    else:
+        recipe, micro_reason, checkpointing_reason = _by_tokens(config, recipe, situation.device)
+    candidates = (
+        ("micro_batch", recipe.micro_batch, micro_reason),
+        ("gradient_checkpointing", recipe.checkpointing, checkpointing_reason),
+        ("attention", recipe.attention, attention_reason),
+        ("layer_kernels", recipe.layer_kernels, kernels_reason),
+        ("optimizer", recipe.optimizer, optimizer_reason),
+    )
+    choices = tuple(
+        Choice(f"training.{field}", value, reason)
+        for field, value, reason in candidates
+        if getattr(training, field) == "auto"
+    )
+    return Settled(recipe, choices, plan)
+
+
+def options_of(config: RunConfig) -> Options:
+    """What the config leaves open of the settings that trade memory for speed."""
+    training = config.training
+    effective = training.effective_batch
+    every: tuple[Checkpointing, ...] = ("none", "every-2", "full")
+    return Options(
+        effective_batch=effective,
+        micro_batches=parts_of(effective) if training.micro_batch == "auto" else (training.micro_batch,),
+        checkpointing=every if training.gradient_checkpointing == "auto" else (training.gradient_checkpointing,),
+    )
+
+
+def parts_of(effective: int) -> tuple[int, ...]:
+    """Micro-batches that divide an effective batch, smallest first."""
+    low = [size for size in range(1, int(effective**0.5) + 1) if effective % size == 0]
+    return tuple(sorted({*low, *(effective // size for size in low)}))
+
+
+def regime_of(config: RunConfig, device: Device) -> Regime:
+    """Dtypes that the engine loads and trains in."""
+    dtype = config.quantization.compute_dtype
+    if dtype == "auto":
+        dtype = "float32" if device.kind == "cpu" else "bfloat16" if device.bf16 else "float16"
+    if dtype == "float32":
+        return _ALL_FP32
+    if dtype == "float16":
+        return _SCALED_FP16
+    return SIXTEEN_BIT if config.quantization.type != "none" else LORA_ON_SIXTEEN_BIT
+
+
+def _recipe(
+    config: RunConfig, situation: Situation, *, attention: Attention, kernels: LayerKernels, optimizer: Optimizer
+) -> Recipe:
+    """The recipe, with a micro-batch of one row and everything checkpointed."""
+    targets = config.adapter.target_modules
+    return Recipe(
+        micro_batch=1,
+        sequence=config.data.max_length,
+        rank=config.adapter.rank,
+        accumulation=config.training.effective_batch,
+        packed=is_packed(config, situation.rows),
+        targets=None if targets == "all-linear" else frozenset(name.rpartition(".")[2] for name in targets),
+        dropout=config.adapter.dropout,
+        quantization=config.quantization.type,
+        double_quant=config.quantization.double_quant,
+        attention=attention,
+        layer_kernels=kernels,
+        optimizer=optimizer,
+        regime=regime_of(config, situation.device),
+    )
+
+
+def _used(attention: str) -> Attention:
+    """The engine uses sdpa where flash_attention_2 is asked for."""
+    return "sdpa" if attention == "flash_attention_2" else cast(Attention, attention)
+
+
+def _by_tokens(config: RunConfig, recipe: Recipe, device: Device) -> tuple[Recipe, str, str]:
+    cuda = device.kind == "cuda"
+    tokens = GPU_TOKENS_PER_MICRO_BATCH if cuda else CPU_TOKENS_PER_MICRO_BATCH
+    options = options_of(config)
+    smallest, *larger = options.micro_batches
+    micro = max([smallest, *(size for size in larger if size * recipe.sequence <= tokens)])
+    checkpointing: Checkpointing = options.checkpointing[0]
+    if len(options.checkpointing) > 1:
+        checkpointing = "full" if cuda else "none"
+    reason = "it saves several gigabytes for a fifth more time"
+    if not cuda:
+        reason = "memory is not short on this machine, and recomputing costs time"
+    return (
+        options.applied(recipe, micro, checkpointing),
+        f"the largest part of the effective batch with at most {tokens} tokens",
+        reason,
+    )
+
+
+def _attention(config: RunConfig, situation: Situation) -> tuple[Attention, str]:
+    device = situation.device
+    flash = device.kind == "cpu" or (
+        regime_of(config, device).residual == 2 and (device.capability or _FLASH_CAPABILITY) >= _FLASH_CAPABILITY
+    )
+    if situation.varlen and flash and is_packed(config, situation.rows):
+        return "varlen", "packed rows need no mask and no work across their borders, which is much faster"
+    return "sdpa", "right on every machine and model"
+
+
+def _layer_kernels(situation: Situation) -> tuple[LayerKernels, str]:
+    if situation.device.kind == "cuda" and situation.layer_kernels:
+        return "liger", "fused kernels for this family: about a fifth faster, and less memory"
+    return "none", "no fused kernels for this machine or model"
+
+
+def _optimizer(device: Device) -> tuple[Optimizer, str]:
+    if device.kind == "cuda":
+        return "paged_adamw_8bit", "small states that move aside when memory is short"
+    return "adamw", "exact, and its states are small here"
+
+
+def with_least_memory(recipe: Recipe, config: RunConfig) -> Recipe:
+    """The recipe with what the config leaves open set to what needs least."""
+    options = options_of(config)
+    return options.applied(recipe, options.micro_batches[0], options.checkpointing[-1])

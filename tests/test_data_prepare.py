@@ -56,7 +56,7 @@ def test_token_counts(encoder: Encoder) -> None:
     result = prepared(encoder, rows(SHORT, SHORT, pair("Hi", WORDS)))
     lengths = [len(row.input_ids) for row in result.rows]
     tokens = result.report.tokens
-    assert result.report.lengths == tuple(lengths)
+    assert list(result.report.lengths) == lengths
     assert (tokens.total, tokens.p50, tokens.p95, tokens.max) == (sum(lengths), lengths[0], lengths[2], lengths[2])
     assert tokens.trained == sum(sum(row.trained) for row in result.rows)
     assert (result.report.truncated, result.report.tokens_lost, result.report.untrained_rows) == (0, 0, 0)

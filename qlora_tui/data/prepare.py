@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gc
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
+
+import numpy as np
 
 from qlora_tui.config import DataSection
 from qlora_tui.data.encode import EncodedRow, Encoder
-from qlora_tui.data.formats import Example, RowMapping, Turn, detect
+from qlora_tui.data.formats import Example, Turn, detect
 from qlora_tui.data.mapping import RowMapper
 from qlora_tui.data.problems import RowProblem
 from qlora_tui.data.report import PreparationReport, TokenCounts
@@ -62,24 +65,19 @@ def prepare(
         DataError: if the rows cannot be read or mapped, a row is too long and ``long_rows`` is ``error``, or no row is
             usable.
     """
-    iterator = iter(rows)
-    first = list(islice(iterator, DETECTION_ROWS))
-    if not first:
-        raise DataError("There is nothing to train on.", "The data holds no row.", "Check data.source and data.split.")
-    mapping = detect(first, section)
-    preparation = _Preparation(section, mapping)
-    mapper = RowMapper(mapping, section.system_prompt)
-    stream = chain(first, iterator)
-    with _collector_paused():
-        while chunk := list(islice(stream, CHUNK_ROWS)):
-            preparation.add(chunk, mapper, encoder)
+    preparation = Preparation(rows, encoder, section)
+    kept: list[PreparedRow] = []
+    with collector_paused():
+        for chunk in preparation.chunks():
+            for outcome in chunk:
+                kept.extend(outcome.prepared())
             if progress is not None:
                 progress(preparation.seen)
-    return preparation.finished(encoder)
+    return Prepared(tuple(kept), preparation.report())
 
 
 @contextmanager
-def _collector_paused() -> Iterator[None]:
+def collector_paused() -> Iterator[None]:
     """Rows make no reference cycles, but their number makes the collector walk all of them again and again."""
     if not gc.isenabled():
         yield
@@ -91,58 +89,107 @@ def _collector_paused() -> Iterator[None]:
         gc.enable()
 
 
-class _Preparation:
-    """The rows and counts gathered so far."""
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one raw row: the stretches of its tokens that are kept, or the problem that it is dropped for.
 
-    def __init__(self, section: DataSection, mapping: RowMapping) -> None:
+    ``example`` and ``encoded`` are there as far as the row came. ``pieces`` are pairs of first token and the one after
+    the last.
+    """
+
+    raw: RawRow
+    example: Example | None = None
+    encoded: EncodedRow | None = None
+    pieces: tuple[tuple[int, int], ...] = ()
+    problem: RowProblem | None = None
+
+    def prepared(self) -> Iterator[PreparedRow]:
+        """The row as training takes it; nothing if it is dropped, several pieces if it is split."""
+        if self.example is not None and (row := self.encoded) is not None:
+            for start, stop in self.pieces:
+                yield PreparedRow(row.number, row.input_ids[start:stop], row.trained[start:stop], self.example.turns)
+
+
+class Preparation:
+    """The way of rows into training, a chunk at a time, and the counts gathered so far. It keeps no row.
+
+    Args:
+        rows: Read lazily; the first ones are looked at to recognise the format.
+
+    Raises:
+        DataError: if there is no row, or the first ones cannot be read or mapped.
+    """
+
+    def __init__(self, rows: Iterable[RawRow], encoder: Encoder, section: DataSection) -> None:
+        self._rows = iter(rows)
+        self.first = tuple(islice(self._rows, DETECTION_ROWS))
+        if not self.first:
+            raise DataError(
+                "There is nothing to train on.", "The data holds no row.", "Check data.source and data.split."
+            )
         self.section = section
-        self.mapping = mapping
+        self.encoder = encoder
+        self.mapping = detect(self.first, section)
+        self.mapper = RowMapper(self.mapping, section.system_prompt)
         self.seen = self.kept = self.truncated = self.tokens_lost = self.untrained = self.straddling = 0
-        self.rows: list[PreparedRow] = []
-        self.lengths: list[int] = []
+        self.tokens = self.trained_tokens = 0
+        self.lengths = array("I")
         self.dropped: Counter[str] = Counter()
         self.first_problems: dict[str, RowProblem] = {}
 
-    def add(self, chunk: list[RawRow], mapper: RowMapper, encoder: Encoder) -> None:
+    def chunks(self) -> Iterator[list[Outcome]]:
+        """What becomes of the rows, in their order, :data:`CHUNK_ROWS` at a time.
+
+        Raises:
+            DataError: if a row cannot be read, or is too long and ``long_rows`` is ``error``.
+        """
+        stream = chain(self.first, self._rows)
+        while chunk := list(islice(stream, CHUNK_ROWS)):
+            yield self._add(chunk)
+
+    def _add(self, chunk: list[RawRow]) -> list[Outcome]:
         self.seen += len(chunk)
-        examples = list(self._examples(chunk, mapper))
-        for example, row in zip(examples, encoder.encode_batch(examples), strict=True):
-            if isinstance(row, RowProblem):
-                self._drop(row)
-            else:
-                self._keep(example, row)
+        mapped = [self._mapped(raw) for raw in chunk]
+        encoded = iter(self.encoder.encode_batch([item for item in mapped if isinstance(item, Example)]))
+        return [
+            self._outcome(raw, item, next(encoded)) if isinstance(item, Example) else self._drop(Outcome(raw), item)
+            for raw, item in zip(chunk, mapped, strict=True)
+        ]
 
-    def _examples(self, chunk: list[RawRow], mapper: RowMapper) -> Iterator[Example]:
-        for raw in chunk:
-            try:
-                yield mapper.example(raw)
-            except RowProblem as problem:
-                self._drop(problem)
+    def _mapped(self, raw: RawRow) -> Example | RowProblem:
+        try:
+            return self.mapper.example(raw)
+        except RowProblem as problem:
+            return problem
 
-    def _drop(self, problem: RowProblem) -> None:
+    def _drop(self, outcome: Outcome, problem: RowProblem) -> Outcome:
         self.dropped[problem.reason] += 1
         self.first_problems.setdefault(problem.reason, problem)
+        return replace(outcome, problem=problem)
 
-    def _keep(self, example: Example, row: EncodedRow) -> None:
+    def _outcome(self, raw: RawRow, example: Example, row: EncodedRow | RowProblem) -> Outcome:
+        if isinstance(row, RowProblem):
+            return self._drop(Outcome(raw, example), row)
         self.lengths.append(len(row.input_ids))
         pieces = self._pieces(row)
-        if not pieces:
-            return
+        if isinstance(pieces, RowProblem):
+            return self._drop(Outcome(raw, example, row), pieces)
         self.kept += 1
         self.straddling += row.straddles
-        lost = len(row.input_ids) - sum(stop - start for start, stop in pieces)
-        self.tokens_lost += lost
-        self.truncated += lost > 0
-        for start, stop in pieces:
-            self.rows.append(PreparedRow(row.number, row.input_ids[start:stop], row.trained[start:stop], example.turns))
+        kept = sum(stop - start for start, stop in pieces)
+        self.tokens += kept
+        whole = kept == len(row.input_ids)
+        self.trained_tokens += sum(row.trained if whole else chain(*(row.trained[slice(*piece)] for piece in pieces)))
+        self.tokens_lost += len(row.input_ids) - kept
+        self.truncated += not whole
+        return Outcome(raw, example, row, tuple(pieces))
 
-    def _pieces(self, row: EncodedRow) -> list[tuple[int, int]]:
-        """The stretches of the row that are kept, in tokens; none if it is dropped, which is then counted."""
+    def _pieces(self, row: EncodedRow) -> list[tuple[int, int]] | RowProblem:
+        """The stretches of the row that are kept, in tokens; the problem if it is dropped."""
         length, limit = len(row.input_ids), self.section.max_length
         if True not in row.trained:
             self.untrained += 1
-            self._drop(RowProblem(row.number, UNTRAINED, "None of its tokens is to be learnt."))
-            return []
+            return RowProblem(row.number, UNTRAINED, "None of its tokens is to be learnt.")
         if length <= limit:
             return [(0, length)]
         if self.section.long_rows == "error":
@@ -153,21 +200,25 @@ class _Preparation:
             )
         if self.section.long_rows == "drop":
             detail = f"It has {length} tokens; the limit is {limit}."
-            self._drop(RowProblem(row.number, TOO_LONG, detail, "Raise data.max_length."))
-            return []
+            return RowProblem(row.number, TOO_LONG, detail, "Raise data.max_length.")
         starts = range(0, length, limit) if self.section.long_rows == "split" else (0,)
         pieces = [(start, min(start + limit, length)) for start in starts if True in row.trained[start : start + limit]]
         if not pieces:
             self.untrained += 1
             detail = f"Its prompt alone fills the {limit} tokens of data.max_length."
-            self._drop(RowProblem(row.number, CUT_UNTRAINED, detail, "Raise data.max_length."))
+            return RowProblem(row.number, CUT_UNTRAINED, detail, "Raise data.max_length.")
         return pieces
 
-    def finished(self, encoder: Encoder) -> Prepared:
-        if not self.rows:
+    def report(self) -> PreparationReport:
+        """The account of the rows so far.
+
+        Raises:
+            DataError: if none of them is kept.
+        """
+        if not self.kept:
             raise self._nothing_left()
         is_text = self.mapping.format == "text"
-        report = PreparationReport(
+        return PreparationReport(
             format=self.mapping.format,
             columns=self.mapping.columns,
             reason=self.mapping.reason,
@@ -180,21 +231,20 @@ class _Preparation:
             tokens=self._token_counts(),
             untrained_rows=self.untrained,
             straddling_rows=self.straddling,
-            end_of_turn_trained=is_text or encoder.end_of_turn_trained,
-            template_warnings=() if is_text else encoder.warnings,
-            lengths=tuple(self.lengths),
+            end_of_turn_trained=is_text or self.encoder.end_of_turn_trained,
+            template_warnings=() if is_text else self.encoder.warnings,
+            lengths=self.lengths,
         )
-        return Prepared(tuple(self.rows), report)
 
     def _token_counts(self) -> TokenCounts:
-        ordered = sorted(self.lengths)
+        ordered = np.sort(np.frombuffer(self.lengths, dtype=np.uint32))
         last = len(ordered) - 1
         return TokenCounts(
-            total=sum(len(row.input_ids) for row in self.rows),
-            trained=sum(sum(row.trained) for row in self.rows),
-            p50=ordered[round(0.5 * last)],
-            p95=ordered[round(0.95 * last)],
-            max=ordered[-1],
+            total=self.tokens,
+            trained=self.trained_tokens,
+            p50=int(ordered[round(0.5 * last)]),
+            p95=int(ordered[round(0.95 * last)]),
+            max=int(ordered[-1]),
         )
 
     def _nothing_left(self) -> DataError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from qlora_tui.data.formats import Format
@@ -43,7 +43,7 @@ class PreparationReport:
     straddling_rows: int
     end_of_turn_trained: bool
     template_warnings: tuple[str, ...]
-    lengths: tuple[int, ...] = field(repr=False)
+    lengths: Sequence[int] = field(repr=False)
 
     @property
     def warnings(self) -> tuple[str, ...]:

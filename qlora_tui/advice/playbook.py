@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from qlora_tui.config import RunConfig
+from qlora_tui.memory.settings import Choice, Situation, settle
+
+__all__ = [
+    "Choice",
+    "Facts",
+    "Situation",
+    "learning_rate",
+    "resolve",
+    "steps_per_epoch",
+    "total_steps",
+    "wants_packing",
+]
 
 EVALUATIONS_PER_RUN = 8
 # Evaluations together may cost this share of the training time; a forward pass costs a third of a training step.
 EVALUATION_SHARE = 0.25
 CHECKPOINTS_PER_RUN = 10
-# A micro-batch below some thousand tokens leaves a GPU waiting for its host; a CPU has nothing to gain above this.
-GPU_TOKENS_PER_MICRO_BATCH = 8192
-CPU_TOKENS_PER_MICRO_BATCH = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +32,6 @@ class Facts:
     ``sequences`` are what the trainer sees as rows: packed sequences if packing, else rows.
     """
 
-    cuda: bool
     compute_dtype: str
     parameters: int
     rows: int
@@ -33,19 +40,8 @@ class Facts:
     """Tokens of one pass over the training rows."""
     selection_tokens: int
     """Tokens of the rows that are measured at each evaluation."""
-    varlen: bool
-    """Whether the model's attention can run without a mask on packed rows."""
-    layer_kernels: bool
-    """Whether liger-kernel is installed and knows the model's family."""
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One ``auto`` resolved: the field's dotted path, its value, and why."""
-
-    field: str
-    value: Any
-    reason: str
+    situation: Situation
+    """What memory and speed depend on."""
 
 
 def wants_packing(lengths: list[int], max_length: int) -> tuple[bool, str]:
@@ -89,22 +85,19 @@ def resolve(config: RunConfig, facts: Facts) -> tuple[RunConfig, tuple[Choice, .
     """Replace every remaining ``auto`` by what is best here; ``data.packing`` must be decided already."""
     steps = total_steps(config, facts.sequences)
     candidates = (
-        ("quantization", "compute_dtype", facts.compute_dtype, _dtype_reason(facts)),
-        ("training", "learning_rate", *learning_rate(facts.parameters, facts.rows)),
-        ("training", "micro_batch", *_micro_batch(config, facts)),
-        ("training", "gradient_checkpointing", *_checkpointing(facts)),
-        ("training", "attention", *_attention(config, facts)),
-        ("training", "layer_kernels", *_layer_kernels(facts)),
-        ("training", "optimizer", *_optimizer(facts)),
-        ("evaluation", "every", *_evaluate_every(config, facts, steps)),
-        ("checkpoints", "every", max(1, math.ceil(steps / CHECKPOINTS_PER_RUN)), "a crash costs a tenth of the run"),
+        Choice("quantization.compute_dtype", facts.compute_dtype, _dtype_reason(facts)),
+        Choice("training.learning_rate", *learning_rate(facts.parameters, facts.rows)),
+        *settle(config, facts.situation).choices,
+        Choice("evaluation.every", *_evaluate_every(config, facts, steps)),
+        Choice("checkpoints.every", max(1, math.ceil(steps / CHECKPOINTS_PER_RUN)), "a crash costs a tenth of the run"),
     )
     sections = config.model_dump()
     choices = []
-    for section, field, value, reason in candidates:
+    for choice in candidates:
+        section, _, field = choice.field.partition(".")
         if sections[section][field] == "auto":
-            sections[section][field] = value
-            choices.append(Choice(f"{section}.{field}", value, reason))
+            sections[section][field] = choice.value
+            choices.append(choice)
     return RunConfig.model_validate(sections), tuple(choices)
 
 
@@ -116,41 +109,6 @@ def _evaluate_every(config: RunConfig, facts: Facts, steps: int) -> tuple[int, s
 
 
 def _dtype_reason(facts: Facts) -> str:
-    if not facts.cuda:
+    if facts.situation.device.kind == "cpu":
         return "a CPU is fastest and exact in 32 bits"
     return "the GPU has bf16" if facts.compute_dtype == "bfloat16" else "the GPU has no bf16 (capability below 8.0)"
-
-
-def _micro_batch(config: RunConfig, facts: Facts) -> tuple[int, str]:
-    tokens = GPU_TOKENS_PER_MICRO_BATCH if facts.cuda else CPU_TOKENS_PER_MICRO_BATCH
-    effective = config.training.effective_batch
-    fitting = [
-        size
-        for size in range(1, effective + 1)
-        if effective % size == 0 and (size == 1 or size * config.data.max_length <= tokens)
-    ]
-    return fitting[-1], f"the largest part of the effective batch with at most {tokens} tokens"
-
-
-def _checkpointing(facts: Facts) -> tuple[str, str]:
-    if facts.cuda:
-        return "full", "it saves several gigabytes for a fifth more time"
-    return "none", "memory is not short on this machine, and recomputing costs time"
-
-
-def _attention(config: RunConfig, facts: Facts) -> tuple[str, str]:
-    if facts.varlen and config.data.packing is True:
-        return "varlen", "packed rows need no mask and no work across their borders, which is much faster"
-    return "sdpa", "right on every machine and model"
-
-
-def _layer_kernels(facts: Facts) -> tuple[str, str]:
-    if facts.cuda and facts.layer_kernels:
-        return "liger", "fused kernels for this family: about a fifth faster, and less memory"
-    return "none", "no fused kernels for this machine or model"
-
-
-def _optimizer(facts: Facts) -> tuple[str, str]:
-    if facts.cuda:
-        return "paged_adamw_8bit", "small states that move aside when memory is short"
-    return "adamw", "exact, and its states are small here"

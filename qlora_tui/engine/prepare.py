@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import huggingface_hub.constants
 
+from qlora_tui import hardware
 from qlora_tui.config import RunConfig
 from qlora_tui.engine.control import Control
 from qlora_tui.engine.installed import check_installed
 from qlora_tui.engine.report import EventLog
 from qlora_tui.engine.rows import RunRows, load_rows
+from qlora_tui.hardware import Hardware
 from qlora_tui.models.sources import ModelFiles, resolve_model
 from qlora_tui.runs.events import PhaseName
 
@@ -23,6 +25,8 @@ class Inputs:
 
     files: ModelFiles
     rows: RunRows
+    hardware: Hardware
+    """The machine before the model is loaded."""
 
 
 def prepare_inputs(config: RunConfig, log: EventLog, control: Control) -> Inputs:
@@ -35,7 +39,7 @@ def prepare_inputs(config: RunConfig, log: EventLog, control: Control) -> Inputs
     check_installed(config)
     files = _model_files(config, log, control)
     _go_offline()
-    return Inputs(files, _rows(config, files, log, control))
+    return Inputs(files, _rows(config, files, log, control), hardware.snapshot())
 
 
 def _reporter(log: EventLog, control: Control, phase: PhaseName, unit: str) -> Callable[[int, int | None], None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import set_seed
@@ -15,10 +14,9 @@ from qlora_tui.config import RunConfig
 from qlora_tui.config_file import dump_config
 from qlora_tui.engine import checkpoints
 from qlora_tui.engine.agreement import ATTENTION_TOLERANCE, attention_difference, tokenizer_difference
-from qlora_tui.engine.attention import PACKED_VARLEN, register, supports_varlen
+from qlora_tui.engine.attention import PACKED_VARLEN, register
 from qlora_tui.engine.control import Control
 from qlora_tui.engine.heldout import HeldOutMeasure
-from qlora_tui.engine.kernels import layer_kernels_available
 from qlora_tui.engine.load import LoadedModel, attach_new_adapter, compute_dtype_name, load_base, trainable_parameters
 from qlora_tui.engine.lock import build_lock, read_lock, write_lock
 from qlora_tui.engine.measurement import Measurement
@@ -27,6 +25,7 @@ from qlora_tui.engine.recipe_checks import check_model_supports, position_warnin
 from qlora_tui.engine.report import EventLog
 from qlora_tui.engine.rows import as_dataset
 from qlora_tui.engine.ship import write_card
+from qlora_tui.engine.situation import situation_of
 from qlora_tui.engine.trainer import RunTrainer, memory_event
 from qlora_tui.runs.directory import RunDirectory
 from qlora_tui.runs.events import Comparison, FinishStatus, RunFinished, Sample
@@ -49,6 +48,7 @@ class Training:
         self.config = config
         self.files = inputs.files
         self.rows = inputs.rows
+        self.hardware = inputs.hardware
         self.log = log
         self.control = control
 
@@ -103,17 +103,15 @@ class Training:
         if warning := position_warning(config, loaded.model.config):
             self.log.warn("positions", warning)
         dataset = as_dataset(self.rows.train, config.data, packing=packing)
-        cuda = torch.cuda.is_available()
+        lengths = [len(row.input_ids) for row in self.rows.train]
         facts = playbook.Facts(
-            cuda=cuda,
             compute_dtype=compute_dtype_name("auto"),
             parameters=trainable_parameters(loaded.model)[1],
             rows=len(self.rows.train),
             sequences=len(dataset),
-            train_tokens=sum(len(row.input_ids) for row in self.rows.train),
+            train_tokens=sum(lengths),
             selection_tokens=sum(len(row.input_ids) for row in self.rows.selection),
-            varlen=supports_varlen(loaded.model.config),
-            layer_kernels=cuda and layer_kernels_available(loaded.model.config.model_type),
+            situation=situation_of(self.files.folder, loaded.model.config, self.hardware, lengths, packed=packing),
         )
         self.config, more = playbook.resolve(config, facts)
         write_atomic(self.run.config, dump_config(self.config))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, Literal
@@ -11,8 +13,8 @@ from qlora_tui.memory.recipe import GIB, MIB, DeviceFacts
 from qlora_tui.memory.speed import CardRates
 
 if TYPE_CHECKING:
-    from qlora_tui.gpus import Capability, Gpu
-    from qlora_tui.hardware import Memory
+    from qlora_tui.gpus import Capability, Gpu, GpuMemory
+    from qlora_tui.hardware import Hardware, Memory
 
 _DRIVER_SHARE: Final = 0.02
 _LEAST_DRIVER_SHARE: Final = 256 * MIB
@@ -63,9 +65,32 @@ class Device:
         return self.kind == "cuda" and (self.capability is None or self.capability >= (8, 0))
 
 
-def device_of(gpu: Gpu) -> Device:
-    """A GPU of this machine with what is free on it now."""
-    memory = gpu.memory
+def this_device(hardware: Hardware, visible: str | None = None) -> Device:
+    """What a run on this machine would train on: of several GPUs the first, or the one that is made visible.
+
+    Args:
+        visible: ``CUDA_VISIBLE_DEVICES``, whose first entry counts; the environment's if None.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") if visible is None else visible
+    found = _visible(hardware.gpus, visible)
+    return processor(hardware.cpu.name, hardware.memory) if found is None else device_of(*found)
+
+
+def _visible(gpus: Sequence[Gpu], visible: str | None) -> tuple[Gpu, GpuMemory | None] | None:
+    """A card, and the memory of it or of its partition; None if there is none or all are hidden."""
+    entry = "0" if visible is None else visible.partition(",")[0].strip()
+    for gpu in gpus:
+        # An id may be cut short as long as it stays the only one.
+        if entry == str(gpu.index) or (entry.startswith("GPU-") and (gpu.uuid or "").startswith(entry)):
+            return gpu, gpu.instances[0].memory if gpu.mig and gpu.instances else gpu.memory
+        for part in gpu.instances:
+            if entry.startswith("MIG-") and (part.uuid or "").startswith(entry):
+                return gpu, part.memory
+    return None
+
+
+def device_of(gpu: Gpu, memory: GpuMemory | None) -> Device:
+    """A GPU of this machine with what is free of it, or of a partition of it, now."""
     card = card_named(gpu.name, memory.total if memory else None)
     return Device(
         name=gpu.name,

@@ -51,6 +51,7 @@ class Rows:
         packed: What ``data.packing`` became; None takes packing for granted where it is ``auto``.
         filled: Share of a batch's tokens that are not padding.
         row: Tokens of a packed row as its tokens see it: the mean of the squares of the lengths over their mean.
+        longest: Tokens of the longest row, where it is shorter than ``max_length``.
         sequences: What the trainer sees as rows in one pass: packed sequences if packing.
         tokens: Tokens of one pass over the training rows.
     """
@@ -58,6 +59,7 @@ class Rows:
     packed: bool | None = None
     filled: float = 1.0
     row: int | None = None
+    longest: int | None = None
     sequences: int | None = None
     tokens: int | None = None
 
@@ -175,7 +177,7 @@ def _recipe(
     targets = config.adapter.target_modules
     return Recipe(
         micro_batch=1,
-        sequence=config.data.max_length,
+        sequence=min(config.data.max_length, situation.rows.longest or config.data.max_length),
         rank=config.adapter.rank,
         accumulation=config.training.effective_batch,
         packed=is_packed(config, situation.rows),

@@ -16,6 +16,7 @@ import yaml
 from safetensors import SafetensorError, safe_open
 
 from qlora_tui.errors import ModelError
+from qlora_tui.models.shape import ModelShape, shape_from_config
 from qlora_tui.text import one_line, printable
 
 WEIGHTS = "model.safetensors"
@@ -157,6 +158,17 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ModelError(what, f"It holds a {type(value).__name__} where an object belongs.", hint)
     return value
+
+
+def shape_of_folder(folder: Path) -> ModelShape:
+    """What the model in ``folder`` is made of, by its configuration and, where there is one, the index of its weights.
+
+    Raises:
+        ModelError: if the configuration is missing, damaged, contradicts itself, or is of a kind not trained here.
+    """
+    check_names({entry.name for entry in folder.iterdir()}, f"The model folder {one_line(str(folder))}", weights=False)
+    index = read_json(folder / INDEX) if (folder / INDEX).is_file() else None
+    return shape_from_config(read_json(folder / CONFIGURATION), index=index)
 
 
 def weight_files(folder: Path, names: Collection[str]) -> list[str]:

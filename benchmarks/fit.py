@@ -6,43 +6,19 @@ python -m benchmarks.fit
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from benchmarks.measured_runs import (
-    H100_RATES,
-    PACKED_ROW,
-    T4_CONTEXT,
-    THIRD_PARTY_SHAPES,
-    Measured,
-    h100_runs,
-    read,
-    third_party_recipe,
-)
+from benchmarks.measured_runs import H100_RATES, PACKED_ROW, Measured, h100_runs
 from benchmarks.tables import PAGE, publish, table
-from qlora_tui.memory.estimate import DeviceFacts, Estimate, estimate
+from benchmarks.third_party import T4Run, archive, quality_a, stated
+from qlora_tui.memory.estimate import Estimate, estimate
 from qlora_tui.memory.recipe import GIB
 from qlora_tui.memory.speed import step_time
 
-_DECIDING: Final = {
-    "batch": "micro-batch",
-    "seq": "sequence",
-    "double_quant": "double quantisation",
-    "rank": "rank",
-    "targets": "targets",
-    "lora_dropout": "dropout",
-    "grad_ckpt": "checkpointing",
-    "optimizer": "optimizer",
-    "attn": "attention",
-    "loss_path": "loss",
-    "norm_embed_regime": "dtypes",
-    "versions": "versions",
-}
-"""Columns without which an estimate has to guess."""
-
-
 _CLEAR: Final = 0.1
+"""Rows whose speeds differ by less have no order."""
 
 
 def estimated(run: Measured) -> Estimate:
@@ -67,7 +43,7 @@ def allocated_errors() -> dict[str, float]:
 def process_errors() -> dict[str, float]:
     """Relative errors of the driver's figure for the process, by row; capped rows have their own table."""
     return {
-        f"{index} {run.name}": error(estimated(run).shown, run.process)
+        f"{index} {run.name}": error(estimated(run).shown.point, run.process)
         for index, run in enumerate(h100_runs())
         if run.process is not None
     }
@@ -120,15 +96,10 @@ def swapped(one: tuple[float, float], other: tuple[float, float]) -> bool:
     return clear and (found < found_other) != (measured < measured_other)
 
 
-def third_party_error(row: Mapping[str, str]) -> float:
-    """Relative error of allocated memory of a quality-A row."""
-    return error(third_party_estimate(row).allocated, float(row["peak_alloc_gib"]) * GIB)
-
-
-def third_party_estimate(row: Mapping[str, str]) -> Estimate:
-    """The estimate of a quality-A row on the T4 it was measured on."""
-    device = DeviceFacts(context=T4_CONTEXT, expandable_segments=False)
-    return estimate(THIRD_PARTY_SHAPES[row["model"]], third_party_recipe(row), device)
+def inside(run: T4Run) -> bool:
+    """Whether the driver's figure for the process lies in the band."""
+    band = run.estimate.shown
+    return band.low <= run.process <= band.high
 
 
 def _percent(value: float) -> str:
@@ -138,6 +109,14 @@ def _percent(value: float) -> str:
 def _summary(name: str, errors: Iterable[float]) -> str:
     sizes = [abs(value) for value in errors]
     return f"**{name}**: {len(sizes)} rows, mean {100 * statistics.fmean(sizes):.2f} %, worst {100 * max(sizes):.2f} %."
+
+
+def _t4_summary(name: str, runs: Sequence[T4Run]) -> str:
+    allocated = _summary(f"{name}, allocated", (error(run.estimate.allocated, run.allocated) for run in runs))
+    process = _summary("Process", (error(run.estimate.shown.point, run.process) for run in runs))
+    within = sum(inside(run) for run in runs)
+    wide = max((run.estimate.shown.high - run.estimate.shown.low) / run.estimate.shown.point for run in runs)
+    return f"{allocated} {process} In the band, which is {100 * wide:.0f} % wide: {within} of {len(runs)}."
 
 
 def _memory_table() -> str:
@@ -152,9 +131,9 @@ def _memory_table() -> str:
                 f"{found.allocated / GIB:.3f}",
                 f"{run.allocated / GIB:.3f}",
                 _percent(error(found.allocated, run.allocated)),
-                f"{found.shown / GIB:.2f}",
+                f"{found.shown.point / GIB:.2f}",
                 f"{run.process / GIB:.2f}",
-                _percent(error(found.shown, run.process)),
+                _percent(error(found.shown.point, run.process)),
             )
         )
     header = ("row", "allocated, estimate", "measured", "error", "process, estimate", "measured", "error")
@@ -183,38 +162,48 @@ def _speed_table() -> str:
     return table(("row", "run for", "tokens/s, estimate", "measured", "error"), rows)
 
 
-def _third_party_table() -> str:
+def _t4_table(runs: Iterable[T4Run]) -> str:
     rows = []
-    for row in read("measured_memory.csv"):
-        if row["quality"] == "A":
-            found, measured = third_party_estimate(row), float(row["peak_alloc_gib"])
-            process = float(row["device_used_gib"])
-            rows.append(
-                (
-                    row["id"],
-                    row["model"],
-                    f"{row['batch']}×{row['seq']}",
-                    row["attn"],
-                    f"{found.allocated / GIB:.3f}",
-                    f"{measured:.3f}",
-                    _percent(third_party_error(row)),
-                    f"{process:.2f}",
-                    f"{float(row['peak_reserved_gib']) / measured:.2f}",
-                )
+    for run in runs:
+        found, recipe = run.estimate, run.recipe
+        band = found.shown
+        rows.append(
+            (
+                run.id,
+                run.model,
+                recipe.quantization,
+                f"{recipe.micro_batch}×{recipe.sequence}",
+                recipe.attention,
+                f"{found.allocated / GIB:.3f}",
+                f"{run.allocated / GIB:.3f}",
+                _percent(error(found.allocated, run.allocated)),
+                f"{band.low / GIB:.2f} – {band.point / GIB:.2f} – {band.high / GIB:.2f}",
+                f"{run.process / GIB:.2f}",
+                _percent(error(band.point, run.process)) + ("" if inside(run) else " **outside**"),
             )
-    header = ("row", "model", "batch", "attention", "estimate", "measured", "error", "process", "reserved/allocated")
-    return table(header, rows)
+        )
+    header = ("row", "model", "base", "batch", "attention", "allocated, estimate", "measured", "error")
+    return table((*header, "process, estimate", "measured", "error"), rows)
 
 
-def _unsaid_table() -> str:
+def _stated_table() -> str:
     rows = []
-    for row in read("measured_memory.csv"):
-        if row["quality"] == "A":
-            continue
-        unsaid = [label for column, label in _DECIDING.items() if not row[column]]
-        figure = row["peak_alloc_gib"] or row["peak_reserved_gib"] or row["device_used_gib"]
-        rows.append((row["id"], row["model"], row["stack"], figure or "none", row["quality"], ", ".join(unsaid) or "–"))
-    return table(("row", "model", "stack", "GiB", "quality", "leaves unsaid"), rows)
+    for one in stated():
+        row = one.row
+        where = row["stack"] if row["quant"] in ("", "nf4") else f"{row['stack']}, {row['quant']}"
+        if one.estimated is None or one.measured is None:
+            outcome = f"{'ran' if one.ran else 'out of memory'}; verdict {one.fits}" if one.fits else "none"
+            figures = ("–" if one.measured is None else f"{one.measured / GIB:.2f}", "–", outcome)
+        else:
+            change = _percent(error(one.estimated, one.measured))
+            figures = (f"{one.measured / GIB:.2f}", f"{one.estimated / GIB:.2f}", change)
+        why = [f"unsaid: {', '.join(one.unsaid)}"] if one.unsaid else []
+        why += [f"assumed: {one.assumed}"] if one.assumed else []
+        why += [f"differs: {one.differs}"] if one.differs else []
+        batch = f"{row['batch'] or '?'}×{row['seq'] or '?'}"
+        rows.append((row["id"], row["model"], where, batch, row["quality"], one.figure, *figures, "; ".join(why)))
+    header = ("row", "model", "stack", "batch", "quality", "figure", "measured, GiB", "estimate", "error")
+    return table((*header, "why it says little"), rows)
 
 
 def _folded(title: str, text: str) -> str:
@@ -223,7 +212,6 @@ def _folded(title: str, text: str) -> str:
 
 def main() -> None:
     """Print the tables, and put them into the page if it has the marks."""
-    third_party = [third_party_error(row) for row in read("measured_memory.csv") if row["quality"] == "A"]
     capped = [run for run in h100_runs() if run.cap is not None]
     right = sum(verdict_is_right(run) for run in capped)
     parts = [
@@ -233,14 +221,16 @@ def main() -> None:
                 "- " + _summary("H100, process as the driver shows it", process_errors().values()),
                 f"- **H100, verdict on capped runs**: {right} of {len(capped)} right.",
                 "- " + _summary("H100, tokens per second of the rows run for speed", speed_errors().values()),
-                "- " + _summary("T4 rows of others, allocated", third_party),
+                "- " + _t4_summary("T4 rows of others", quality_a()),
+                "- " + _t4_summary("The rest of their archive, on which the kept segments were fitted", archive()),
             )
         ),
         _folded("H100: memory", _memory_table()),
         _folded("H100: verdict with the allocator capped", _verdict_table()),
         _folded("H100: speed", _speed_table()),
-        _folded("T4, measured by others: each in its own regime", _third_party_table()),
-        _folded("Measured by others, not estimated: what the rows leave unsaid", _unsaid_table()),
+        _folded("T4, measured by others: each in its own regime", _t4_table(quality_a())),
+        _folded("T4, the rest of that archive", _t4_table(archive())),
+        _folded("Measured by others, incomplete: what the rows leave unsaid", _stated_table()),
     ]
     if "<!-- bench-fit:start -->" in PAGE.read_text(encoding="utf-8"):
         publish("fit", *parts)

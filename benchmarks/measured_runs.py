@@ -9,12 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import Final, cast
 
-from qlora_tui.memory.dimensions import Dimensions, gated_decoder
+from benchmarks.base_models import dimensions_of_model
+from qlora_tui.memory.dimensions import Dimensions
 from qlora_tui.memory.recipe import (
     GIB,
     LORA_ON_SIXTEEN_BIT,
     MIB,
-    PREPARED,
     SIXTEEN_BIT,
     Checkpointing,
     DeviceFacts,
@@ -28,7 +28,6 @@ DATA: Final = Path(__file__).resolve().parent / "data"
 H100_CONTEXT: Final = 759 * MIB
 """The driver's figure for the process less reserved memory, in every row."""
 H100_RATES: Final = CardRates(matrix_rate=989, bandwidth=3350)
-T4_CONTEXT: Final = round(140.9 * MIB)
 
 # Tokens of the longest row in each padded batch, in the order the trainer's sampler draws them with its seed.
 PADDED_TO: Final = (303, 1238, 192, 1154, 519, 580, 937, 261, 503, 917, 327, 324)
@@ -43,49 +42,7 @@ _CAPPED_AT: Final = {"b4 s2048": 9.401, "b1 s8192": 9.404, "mixed padded": 7.93}
 """Measured peaks in GiB that the capped rows' factors multiply."""
 
 SHAPES: Final = {
-    "llama1b": gated_decoder(
-        hidden=2048, layers=16, intermediate=8192, heads=32, kv_heads=8, head_dim=64, vocab=128_256, tied=True
-    ),
-    "llama8b": gated_decoder(hidden=4096, layers=32, intermediate=14_336, heads=32, kv_heads=8, vocab=128_256),
-    "qwen3_4b": gated_decoder(
-        hidden=2560,
-        layers=36,
-        intermediate=9728,
-        heads=32,
-        kv_heads=8,
-        head_dim=128,
-        vocab=151_936,
-        tied=True,
-        query_key_norm=True,
-    ),
-    "qwen25_7b": gated_decoder(
-        hidden=3584, layers=28, intermediate=18_944, heads=28, kv_heads=4, vocab=152_064, attention_bias=True
-    ),
-    "mistral7b": gated_decoder(
-        hidden=4096, layers=32, intermediate=14_336, heads=32, kv_heads=8, vocab=32_768, window=4096
-    ),
-}
-
-_QWEN_1_5B: Final = gated_decoder(
-    hidden=1536, layers=28, intermediate=8960, heads=12, kv_heads=2, vocab=151_936, tied=True, attention_bias=True
-)
-THIRD_PARTY_SHAPES: Final = {
-    "Qwen/Qwen2.5-7B-Instruct": SHAPES["qwen25_7b"],
-    "Qwen/Qwen2.5-1.5B-Instruct": _QWEN_1_5B,
-    "Qwen/Qwen2.5-Coder-1.5B-Instruct": _QWEN_1_5B,
-    "mistralai/Mistral-7B-Instruct-v0.3": gated_decoder(
-        hidden=4096, layers=32, intermediate=14_336, heads=32, kv_heads=8, vocab=32_768
-    ),
-    "deepseek-ai/deepseek-coder-1.3b-instruct": gated_decoder(
-        hidden=2048, layers=24, intermediate=5504, heads=16, kv_heads=16, vocab=32_256
-    ),
-    "meta-llama/Llama-3.2-3B-Instruct": gated_decoder(
-        hidden=3072, layers=28, intermediate=8192, heads=24, kv_heads=8, head_dim=128, vocab=128_256, tied=True
-    ),
-    "meta-llama/Llama-3.2-1B-Instruct": SHAPES["llama1b"],
-    "HuggingFaceTB/SmolLM2-1.7B": gated_decoder(
-        hidden=2048, layers=24, intermediate=8192, heads=32, kv_heads=32, vocab=49_152, tied=True
-    ),
+    name: dimensions_of_model(name) for name in ("llama1b", "llama8b", "qwen3_4b", "qwen25_7b", "mistral7b")
 }
 
 
@@ -189,18 +146,3 @@ def _recipe(row: Mapping[str, str], sequence: int, *, padded: bool) -> Recipe:
 
 def _integer(text: str) -> int | None:
     return int(text) if text else None
-
-
-def third_party_recipe(row: Mapping[str, str]) -> Recipe:
-    """The regime of a quality-A row: peft's preparation in fp32, fp16 arithmetic, full logits kept."""
-    return Recipe(
-        micro_batch=int(row["batch"]),
-        sequence=int(row["seq"]),
-        rank=int(row["rank"]),
-        targets=frozenset(row["targets"].split()),
-        double_quant=row["double_quant"] == "yes",
-        attention="eager" if row["attn"] == "eager" else "sdpa",
-        optimizer="adamw",
-        loss="full_kept",
-        regime=PREPARED,
-    )

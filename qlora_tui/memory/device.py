@@ -52,7 +52,7 @@ class Device:
         """What enters the sum."""
         default = DeviceFacts()
         if self.kind == "cpu":
-            return DeviceFacts(free=self.free, context=_PROCESSOR_CONTEXT, workspace=0, expandable_segments=False)
+            return DeviceFacts(free=self.free, context=_PROCESSOR_CONTEXT, workspace=0)
         return DeviceFacts(
             free=self.free,
             context=default.context if self.context is None else self.context,

@@ -40,7 +40,7 @@ class Estimate:
     allocated: int
     managed: int
     process: Band
-    shown: int
+    shown: Band
     evaluation: int
     generation: int
     loading: int
@@ -96,4 +96,10 @@ def estimate(
 
 
 def _band(dimensions: Dimensions, device: DeviceFacts, allocated: int, managed: int) -> Band:
-    return process_band(allocated, context=device.context, managed=managed, knowledge=dimensions.knowledge)
+    return process_band(
+        allocated,
+        context=device.context,
+        managed=managed,
+        knowledge=dimensions.knowledge,
+        expandable_segments=device.expandable_segments,
+    )

@@ -18,6 +18,7 @@ from qlora_tui.errors import ExitCode, RunError, UsageError
 
 EXAMPLES = """\b
 Examples:
+  qlora-tui                                 the wizard, and the runs there are
   qlora-tui --config run.yaml               train what the file describes
   qlora-tui --config run.yaml --json        the same for a script: one object on stdout
   qlora-tui --config run.yaml --detach      start it and come back at once
@@ -57,6 +58,7 @@ def start(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a finished run of that name.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Start the run and leave it to itself.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Narrate nothing; errors are still told.")] = False,
+    ascii_only: Annotated[bool, typer.Option("--ascii", help="Draw the screens with ASCII characters only.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
@@ -87,13 +89,23 @@ def start(
             f"{given[0]} does nothing without --config.",
             "Add --config run.yaml, or see `qlora-tui --help`.",
         )
+    elif _has_screen():
+        from qlora_tui.tui.app import run_app
+
+        raise typer.Exit(run_app(ascii_only=ascii_only))
     else:
         _home()
 
 
+def _has_screen() -> bool:
+    """Whether there is a person before a terminal that can be drawn on."""
+    return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
 def _home() -> None:
     """What there is and how to go on."""
-    from qlora_tui.terminal.overview import overviews, table
+    from qlora_tui.runs.overview import overviews
+    from qlora_tui.terminal.table import table
 
     print("qlora-tui trains a QLoRA adapter from one config file.\n")
     print("  qlora-tui --config run.yaml   train; the adapter and its log go into a run directory")
@@ -112,7 +124,8 @@ def _home() -> None:
 def runs(as_json: Json = False) -> None:
     """List the runs, newest first."""
     from qlora_tui.paths import runs_directory
-    from qlora_tui.terminal.overview import overviews, table
+    from qlora_tui.runs.overview import overviews
+    from qlora_tui.terminal.table import table
 
     found = overviews()
     if as_json:

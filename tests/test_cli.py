@@ -342,7 +342,7 @@ def test_nothing_heavy_is_loaded() -> None:
 import sys
 import qlora_tui.cli, qlora_tui.headless, qlora_tui.terminal.live_display, qlora_tui.train_command
 import qlora_tui.terminal.chatting
-import qlora_tui.terminal.overview, qlora_tui.terminal.replay, qlora_tui.terminal.faults
+import qlora_tui.runs.overview, qlora_tui.terminal.replay, qlora_tui.terminal.faults
 from qlora_tui.runs import directory, events, feed, files, launch
 sys.argv = ["qlora-tui", "runs"]
 assert qlora_tui.cli.main() == 0

@@ -19,8 +19,8 @@ from qlora_tui.data.source import read_jsonl
 from qlora_tui.errors import ExitCode
 from qlora_tui.paths import all_paths
 from qlora_tui.runs.directory import RunDirectory
+from qlora_tui.runs.overview import overview
 from qlora_tui.terminal.outcome import Summary
-from qlora_tui.terminal.overview import overview
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

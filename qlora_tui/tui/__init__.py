@@ -1,0 +1,1 @@
+"""The terminal application: it shows and asks, and decides nothing."""

@@ -1,0 +1,232 @@
+"""The application: it owns the answers, the preferences and the way between screens."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual import work
+from textual.app import App
+from textual.binding import Binding, BindingType
+from textual.filter import LineFilter
+from textual.reactive import reactive
+from textual.screen import Screen
+from textual.worker import get_current_worker
+
+from qlora_tui.tui.actions import Actions
+from qlora_tui.tui.answers import Answers, drop_draft, load_draft, save_draft
+from qlora_tui.tui.ascii_filter import AsciiFilter
+from qlora_tui.tui.preferences import Preferences, load_preferences, save_preferences
+from qlora_tui.tui.services import Services
+from qlora_tui.tui.themes import THEMES
+
+if TYPE_CHECKING:
+    from qlora_tui.hardware import Hardware
+    from qlora_tui.runs.directory import RunDirectory
+
+_SAVE_AFTER = 0.4
+"""Seconds without a change before the answers are saved."""
+_QUIT_WITHIN = 2.0
+_STATION_SCREENS = {"train": "TrainScreen", "chat": "ChatScreen", "ship": "ShipScreen"}
+
+
+class QloraApp(App[str]):
+    """The wizard and everything after it. Its result is what is printed once the terminal is itself again."""
+
+    TITLE = "qlora-tui"
+    CSS_PATH = "app.tcss"
+    COMMANDS: ClassVar[set[Any]] = {Actions}
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide"), (160, "-huge")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]  # noqa: RUF012
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "question_mark,f1", "explain", "Help", id="app.help", tooltip="What the focused field is, and all keys"
+        ),
+        Binding("q,ctrl+q", "quit", "Quit", id="app.quit", priority=False, tooltip="Leave; a running training goes on"),
+        Binding("ctrl+c", "leave_or_copy", "Quit", show=False, id="app.interrupt", system=True),
+        Binding("f5", "refresh_machine", "Look again", show=False, id="app.refresh", tooltip="Read the GPUs again"),
+    ]
+
+    answers: reactive[Answers] = reactive(Answers, init=False)
+    hardware: reactive[Hardware | None] = reactive(None, init=False)
+
+    def __init__(
+        self,
+        services: Services | None = None,
+        *,
+        preferences: Preferences | None = None,
+        ascii_only: bool = False,
+    ) -> None:
+        self.preferences = preferences or load_preferences()
+        self._ascii = AsciiFilter(enabled=ascii_only or self.preferences.ascii)
+        super().__init__()
+        self._set_theme()
+        self.services = services or Services()
+        self.run_shown: RunDirectory | None = None
+        self._interrupted = 0.0
+        self._save_timer: Any = None
+        draft = load_draft()
+        self.draft_found = draft is not None
+        self.set_reactive(QloraApp.answers, draft or Answers())
+
+    # Appearance
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        filters = list(super().get_line_filters())
+        return [*filters, self._ascii] if self._ascii.enabled else filters
+
+    def _set_theme(self) -> None:
+        for theme in THEMES:
+            self.register_theme(theme)
+        known = self.preferences.theme in self.available_themes
+        self.theme = self.preferences.theme if known else THEMES[0].name
+
+    def on_mount(self) -> None:
+        if not self.preferences.motion:
+            self.animation_level = "none"
+        if self.preferences.keymap:
+            self.set_keymap(self.preferences.keymap)
+        self.watch(self, "theme", self._keep_theme, init=False)
+        self.go_home()
+        self.look_at_machine()
+
+    def handle_bindings_clash(self, clashed_bindings: set[Binding], node: Any) -> None:
+        names = ", ".join(sorted(binding.id or binding.action for binding in clashed_bindings))
+        self.notify(f"The keymap gives one key to several actions: {names}.", severity="warning")
+
+    def _keep_theme(self, theme: str) -> None:
+        self.keep(replace(self.preferences, theme=theme))
+
+    def keep(self, preferences: Preferences) -> None:
+        """Apply preferences and keep them for the next session."""
+        if preferences != self.preferences:
+            self.preferences = preferences
+            self.animation_level = "full" if preferences.motion else "none"
+            if preferences.ascii != self._ascii.enabled:
+                self._ascii.enabled = preferences.ascii
+                self.refresh_css()
+            save_preferences(preferences)
+
+    # The machine
+
+    @work(thread=True, exclusive=True, group="hardware", exit_on_error=False)
+    def look_at_machine(self) -> None:
+        """Read the GPUs, the memory and the disks in a thread."""
+        found = self.services.hardware()
+        if not get_current_worker().is_cancelled:
+            self.call_from_thread(setattr, self, "hardware", found)
+
+    def action_refresh_machine(self) -> None:
+        self.look_at_machine()
+        self.notify("Looked at the machine again.")
+
+    # Answers
+
+    def change(self, answers: Answers) -> None:
+        """Take new answers; they are saved a moment later."""
+        if answers == self.answers:
+            return
+        self.answers = answers
+        if self._save_timer is not None:
+            self._save_timer.stop()
+        self._save_timer = self.set_timer(_SAVE_AFTER, self._save_soon)
+
+    def _save_soon(self) -> None:
+        self._save_timer = None
+        if self.answers.begun:
+            self._save(self.answers)
+
+    @work(thread=True, exclusive=False, group="draft", exit_on_error=False)
+    def _save(self, answers: Answers) -> None:
+        try:
+            save_draft(answers)
+        except OSError as error:
+            self.call_from_thread(self.notify, f"The answers cannot be saved: {error.strerror}.", severity="warning")
+
+    def start_anew(self) -> None:
+        """Forget the answers."""
+        drop_draft()
+        self.draft_found = False
+        self.change(Answers())
+
+    def on_unmount(self) -> None:
+        if self._save_timer is not None and self.answers.begun:
+            try:
+                save_draft(self.answers)
+            except OSError:
+                return
+
+    # Screens
+
+    def go_home(self) -> None:
+        """The home screen, with nothing above it."""
+        from qlora_tui.tui.screens.home import HomeScreen
+
+        self._show_alone(HomeScreen())
+
+    def open_wizard(self, step: int = 1) -> None:
+        """The wizard at a step."""
+        from qlora_tui.tui.screens.wizard import WizardScreen
+
+        self._show_alone(WizardScreen(step))
+
+    def _show_alone(self, screen: Screen[Any]) -> None:
+        while len(self.screen_stack) > 1:
+            self.pop_screen()
+        self.push_screen(screen)
+
+    @staticmethod
+    def has_station(name: str) -> bool:
+        """Whether this version has the screen of a station after the review."""
+        return importlib.util.find_spec(f"qlora_tui.tui.screens.{name}") is not None
+
+    def open_station(self, name: str, run: RunDirectory | None = None) -> None:
+        """The train, chat or ship screen of a run; says so if there is no run yet."""
+        run = run or self.run_shown
+        if run is None:
+            self.notify("This step needs a run: start one in step 5, or open one from home.")
+            return
+        self.run_shown = run
+        if not self.has_station(name):
+            self.go_home()
+            return
+        module = importlib.import_module(f"qlora_tui.tui.screens.{name}")
+        screen = getattr(module, _STATION_SCREENS[name])
+        self._show_alone(screen(run))
+
+    # Actions
+
+    def action_explain(self) -> None:
+        from qlora_tui.tui.screens.help import HelpScreen, help_screen
+
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(help_screen(self.screen))
+
+    def action_leave_or_copy(self) -> None:
+        """The first ctrl+c says how to leave, the second leaves."""
+        now = time.monotonic()
+        if now - self._interrupted < _QUIT_WITHIN:
+            self.exit()
+            return
+        self._interrupted = now
+        self.notify("Press ctrl+c once more to leave; the answers are kept.")
+
+    def copy(self, text: str, what: str) -> None:
+        """Copy through the terminal (OSC 52, so also over SSH), and say what was copied."""
+        self.copy_to_clipboard(text)
+        self.notify(f"Copied {what}. (If nothing arrived, the terminal does not allow OSC 52.)")
+
+
+def run_app(*, ascii_only: bool = False) -> int:
+    """Run the application; prints its parting words when the terminal is itself again."""
+    import sys
+
+    app = QloraApp(ascii_only=ascii_only)
+    parting = app.run()
+    if parting:
+        sys.stderr.write(parting + "\n")
+    return app.return_code or 0

@@ -1,0 +1,62 @@
+"""The fields of the recipe step: which there are, and what their text means."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from qlora_tui.tui.answers import Answers, problem_of
+from qlora_tui.tui.widgets.form import FieldSpec
+from qlora_tui.tui.words import value_text
+
+FIELDS: Final = (
+    FieldSpec("adapter.rank", "rank", detail="A whole number, 1 to 1024."),
+    FieldSpec("adapter.alpha", "alpha", detail="A number above 0; leave it at 32."),
+    FieldSpec("adapter.dropout", "dropout", detail="A share from 0 to below 1."),
+    FieldSpec("adapter.target_modules", "target modules", detail="all-linear, or names separated by commas."),
+    FieldSpec("data.max_length", "sequence length", detail="Tokens, 8 or more."),
+    FieldSpec("training.effective_batch", "effective batch", detail="A whole number, 1 or more."),
+    FieldSpec("training.epochs", "epochs", detail="A number above 0; parts of a pass are allowed."),
+    FieldSpec("training.learning_rate", "learning rate", detail="auto, or a number such as 2e-4."),
+    FieldSpec("training.schedule", "schedule", options=("cosine", "linear", "constant")),
+    FieldSpec("data.packing", "packing", options=("auto", "yes", "no")),
+    FieldSpec("data.evaluation.fraction", "held-out share", detail="A share from 0 to below 1; 0 measures nothing."),
+    FieldSpec("training.micro_batch", "micro-batch", detail="auto, or a divisor of the effective batch."),
+    FieldSpec("training.gradient_checkpointing", "checkpointing", options=("auto", "full", "every-2", "none")),
+)
+
+
+def with_text(answers: Answers, path: str, text: str) -> Answers:
+    """The answers with a field as it was typed; what cannot be taken is kept beside the recipe."""
+    try:
+        return answers.with_value(path, _meaning(path, text.strip()))
+    except ValidationError:
+        return answers.with_unusable(path, text)
+
+
+def problem(answers: Answers, path: str) -> str:
+    """What is wrong with what was typed into a field; empty if nothing is."""
+    text = answers.unusable.get(path)
+    if text is None:
+        return ""
+    if not text.strip():
+        return "a value is needed"
+    try:
+        answers.with_value(path, _meaning(path, text.strip()))
+    except ValidationError as error:
+        return problem_of(error)
+    return ""
+
+
+def shown_text(answers: Answers, path: str) -> str:
+    """What stands in a field."""
+    return answers.unusable.get(path, value_text(answers.value(path)))
+
+
+def _meaning(path: str, text: str) -> Any:
+    if path == "data.packing":
+        return {"yes": True, "no": False}.get(text, text)
+    if path == "adapter.target_modules" and text != "all-linear":
+        return [name.strip() for name in text.split(",") if name.strip()]
+    return text

@@ -1,0 +1,1 @@
+"""Screens of the application and the steps of the wizard."""

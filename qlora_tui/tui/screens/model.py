@@ -1,0 +1,231 @@
+"""Step 2: the base model, with a mark on each whether it fits this card and recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Input, OptionList, Static
+from textual.widgets.option_list import Option
+
+from qlora_tui.errors import ModelError
+from qlora_tui.memory.fit import fit_of
+from qlora_tui.models.catalog import search_catalog
+from qlora_tui.text import one_line
+from qlora_tui.tui.base_models import BaseModel, listed_models, model_of
+from qlora_tui.tui.fit_view import four_bit_size
+from qlora_tui.tui.screens.licence import is_open, licence_question
+from qlora_tui.tui.screens.pane import StepPane
+from qlora_tui.tui.view import View
+from qlora_tui.tui.widgets.choices import Choices
+from qlora_tui.tui.widgets.columns import fitted
+from qlora_tui.tui.widgets.helped import Help
+from qlora_tui.tui.widgets.memory_bar import VERDICTS
+from qlora_tui.tui.words import count, gib
+
+_HELP = Help(
+    "Base model",
+    "Type to filter; a folder, a .gguf file or owner/name can be typed too. Enter chooses.",
+    "Fit is for the device of step 1 and the recipe as it is now: ✓ fits, ≈ may fit, ✗ too large, ? unknown. "
+    "4-bit is what the weights take on the card. A gated model needs a login on the hub.",
+)
+_PATH_STARTS = ("/", "./", "../", "~")
+
+
+class ModelStep(StepPane):
+    """A list to filter, and what is known of the model under the cursor."""
+
+    NUMBER = 2
+    TITLE = "Model"
+    ABOUT = "The model that learns. Larger answers better, trains slower, and has to fit."
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "filter", "Filter", id="model.filter", tooltip="Type to find a model"),
+        Binding("f", "fitting", "Only fitting", id="model.fitting", tooltip="Hide models that are too large"),
+    ]
+
+    def __init__(self, view: View) -> None:
+        super().__init__(view)
+        self._only_fitting = False
+        self._verdicts: dict[str, str] = {}
+        self._key: object = None
+        self._shown: dict[str, BaseModel] = {}
+
+    def compose(self) -> ComposeResult:
+        yield Input(
+            placeholder="type to filter, or a folder, a .gguf file, owner/name", compact=True, id="model-filter"
+        )
+        yield Static("", id="model-heading", markup=False)
+        yield Choices(id="models", help=_HELP)
+        yield Static("", id="model-facts", markup=False)
+
+    def first_focus(self) -> Widget | None:
+        return self.query_one("#models")
+
+    def field_help(self) -> Help:
+        return _HELP
+
+    def on_resize(self) -> None:
+        self._fill()
+
+    def draw(self) -> None:
+        config, device = self.view.answers.config, self.view.device
+        key = (config.adapter, config.quantization, config.data, config.training, device)
+        if key != self._key:
+            self._key, self._verdicts = key, {}
+        self._fill()
+
+    # The list
+
+    def _matching(self, text: str) -> Iterator[BaseModel]:
+        """The models that a text finds; what is itself a model's place comes first."""
+        typed = text.strip()
+        wanted = {entry.id for entry in search_catalog(typed)}
+        listed = [m for m in listed_models() if m.source in wanted or typed.lower() in m.source]
+        if typed.startswith(_PATH_STARTS) or typed.lower().endswith(".gguf"):
+            path = Path(typed).expanduser()
+            if path.is_dir() or path.is_file():
+                yield model_of(str(path.absolute()))
+            return
+        yield from listed
+        if typed.count("/") == 1 and not any(model.source.lower() == typed.lower() for model in listed):
+            yield model_of(typed)
+
+    def _fill(self) -> None:
+        models = self.query_one("#models", Choices)
+        chosen = self.view.answers.config.model.source if self.view.answers.model_chosen else None
+        found = list(self._matching(self.query_one("#model-filter", Input).value))
+        if chosen is not None and chosen not in {m.source for m in found} and not self.query_one(Input).value:
+            found.insert(0, model_of(chosen))
+        if self._only_fitting:
+            found = [model for model in found if self._verdict(model) != "no"]
+        widths = self._widths()
+        place = models.highlighted
+        kept = models.get_option_at_index(place).id if place is not None and place < models.option_count else chosen
+        self._shown = {model.source: model for model in found}
+        models.set_options([Option(self._row(model, chosen, widths), id=model.source) for model in found])
+        sources = list(self._shown)
+        models.highlighted = sources.index(kept) if kept in sources else 0 if sources else None
+        self.query_one("#model-heading", Static).update(self._heading(widths, len(found)))
+        self._draw_facts()
+
+    def _widths(self) -> dict[str, int]:
+        """Columns that there is room for; the name takes the rest."""
+        room = max(60, self.content_size.width - 3)
+        widths = {"fit": 12, "size": 7, "4-bit": 10}
+        if room >= 86:
+            widths |= {"context": 9}
+        if room >= 110:
+            widths |= {"licence": 22}
+        widths |= {"access": 8}
+        return {"name": min(46, room - sum(widths.values()) - 2)} | widths
+
+    def _heading(self, widths: dict[str, int], found: int) -> Content:
+        right = ("size", "4-bit", "context")
+        cells = "".join(fitted(name, width, right=name in right) for name, width in widths.items())
+        words = "no model is like this" if not found else ""
+        return Content.styled("  " + cells + words, "$text-muted")
+
+    def _verdict(self, model: BaseModel) -> str:
+        """Whether a model fits as things are; models of one shape need the same."""
+        if model.source not in self._verdicts:
+            verdict, device = "unknown", self.view.device
+            if model.shape is not None and device is not None:
+                with suppress(ModelError):  # an adapter target that this model has not
+                    verdict = fit_of(model.shape, self.view.answers.config, device).fits
+            self._verdicts[model.source] = verdict
+        return self._verdicts[model.source]
+
+    def _row(self, model: BaseModel, chosen: str | None, widths: dict[str, int]) -> Content:
+        mark, word, colour = VERDICTS[self._verdict(model)]
+        access = {"bundled": "bundled", "local": "here"}.get(model.origin, "gated" if model.gated else "")
+        cells = {
+            "name": one_line(model.name, 120),
+            "size": count(model.parameters) if model.parameters else "?",
+            "4-bit": gib(four_bit_size(model.shape)) if model.shape else "?",
+            "context": f"{model.context // 1024}k" if model.context else "",
+            "licence": model.licence.name if model.licence else "",
+            "access": access,
+        }
+        right = ("size", "4-bit", "context")
+        line = Content.styled("● " if model.source == chosen else "  ", "bold $primary")
+        for name, width in widths.items():
+            if name == "fit":
+                line = line.append(Content.styled(fitted(f"{mark} {word}", width), colour))
+            else:
+                line = line.append(Content(fitted(cells[name], width, right=name in right)))
+        return line
+
+    def _under_cursor(self) -> BaseModel | None:
+        models = self.query_one("#models", Choices)
+        place = models.highlighted
+        if place is None or place >= models.option_count:
+            return None
+        return self._shown.get(models.get_option_at_index(place).id or "")
+
+    def _draw_facts(self) -> None:
+        model = self._under_cursor()
+        self.query_one("#model-facts", Static).update(Content("") if model is None else _facts(model))
+
+    # Acting
+
+    @on(Input.Changed, "#model-filter")
+    def _filtered(self) -> None:
+        self._fill()
+
+    @on(Input.Submitted, "#model-filter")
+    def _to_list(self) -> None:
+        self.query_one("#models").focus()
+
+    @on(OptionList.OptionHighlighted, "#models")
+    def _moved(self) -> None:
+        self._draw_facts()
+
+    @on(OptionList.OptionSelected, "#models")
+    def _selected(self, event: OptionList.OptionSelected) -> None:
+        if (model := self._shown.get(event.option_id or "")) is not None:
+            self._choose(model)
+
+    @work
+    async def _choose(self, model: BaseModel) -> None:
+        answers = self.application.answers
+        accepted = model.origin == "local" or is_open(model.licence) or answers.licence_accepted == model.source
+        if not accepted and await self.app.push_screen_wait(licence_question(model)) != "accept":
+            return
+        answers = self.application.answers.with_value("model.source", model.source)
+        answers = answers.with_value("model.revision", None)
+        self.application.change(replace(answers, model_chosen=True, licence_accepted=model.source))
+
+    def action_filter(self) -> None:
+        self.query_one("#model-filter").focus()
+
+    def action_fitting(self) -> None:
+        self._only_fitting = not self._only_fitting
+        self._fill()
+        self.app.notify("Models that are too large are hidden." if self._only_fitting else "All models are shown.")
+
+
+def _facts(model: BaseModel) -> Content:
+    """What else is known, in two lines."""
+    lines = []
+    if model.licence is not None:
+        tail = " Choosing it accepts this." if is_open(model.licence) else ""
+        lines.append(f"{model.licence.name}: {model.licence.limits}.{tail}")
+    elif model.origin == "hub":
+        lines.append("Not in the catalog: its licence and size are known once its files are here.")
+    else:
+        lines.append("On this machine; its licence is that of its files.")
+    parts = [model.kind] if model.kind else []
+    parts += [f"chat template: {model.chat_template or 'none'}"] if model.origin in ("catalog", "bundled") else []
+    parts += [f"context {model.context:,} tokens"] if model.context else []
+    parts += ["the hub asks for a login and consent"] if model.gated else []
+    parts += [one_line(note, 200) for note in (model.shape.notes if model.shape else ())]
+    lines.append(" · ".join(parts))
+    return Content.styled("\n".join(lines), "$text-muted")

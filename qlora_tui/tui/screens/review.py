@@ -1,0 +1,151 @@
+"""Step 5: the whole recipe in plain words, as the file it is, and the command that repeats it; start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import ClassVar
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Button, Input, Static
+
+from qlora_tui.config_file import dump_config
+from qlora_tui.errors import QloraError
+from qlora_tui.paths import runs_directory
+from qlora_tui.runs.directory import RunDirectory
+from qlora_tui.tui.answers import drop_draft
+from qlora_tui.tui.fields import problem, shown_text, with_text
+from qlora_tui.tui.plain_words import sentences
+from qlora_tui.tui.replay import replay_command
+from qlora_tui.tui.screens.pane import StepPane
+from qlora_tui.tui.screens.question import error_screen
+from qlora_tui.tui.view import View
+from qlora_tui.tui.widgets.form import FieldRow, FieldSpec
+
+_NAME = FieldSpec("name", "name", detail="Letters, digits, '.', '_' and '-'; it becomes the run's folder.")
+
+
+class ReviewStep(StepPane):
+    """Everything once more, then start."""
+
+    NUMBER = 5
+    TITLE = "Review"
+    ABOUT = "Nothing has happened yet. Start makes a run of this and trains it in a process of its own."
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("s", "start", "Start", id="review.start", tooltip="Start the training"),
+        Binding("y", "copy_file", "Copy YAML", id="review.yaml", tooltip="Copy the recipe as a file"),
+        Binding("m", "copy_command", "Copy command", show=False, id="review.command", tooltip="Copy the command"),
+    ]
+
+    def __init__(self, view: View) -> None:
+        super().__init__(view)
+        self._starting = False
+
+    def compose(self) -> ComposeResult:
+        yield FieldRow(_NAME)
+        yield Static("", id="words", markup=False)
+        yield Static("", id="obstacles", markup=False)
+        with Horizontal(id="start-row"):
+            yield Button("Start training", id="start", compact=True, variant="primary")
+            yield Static("", id="start-note", markup=False)
+        yield Static("The same as a file", classes="section", markup=False)
+        yield Static("", id="yaml", markup=False)
+        yield Static("Repeat it without this program's screens", classes="section", markup=False)
+        yield Static("", id="command", markup=False)
+
+    def first_focus(self) -> Widget | None:
+        start = self.query_one("#start", Button)
+        return self.query_one("#field-name") if start.disabled else start
+
+    def draw(self) -> None:
+        answers = self.view.answers
+        self.query_one(FieldRow).show(
+            shown_text(answers, "name"), "Name of the run's folder.", problem(answers, "name")
+        )
+        self.query_one("#words", Static).update(Content("\n").join(map(Content, sentences(self.view))))
+        missing = list(obstacles(self.view))
+        lines = [Content.styled(f"✗ {line}", "$error") for line in missing]
+        self.query_one("#obstacles", Static).update(Content("\n").join(lines))
+        self.query_one("#obstacles").display = bool(missing)
+        start = self.query_one("#start", Button)
+        start.disabled = bool(missing)
+        start.label = "Starting …" if self._starting else "Start training"
+        self.query_one("#yaml", Static).update(Content.styled(dump_config(answers.config), "$text-muted"))
+        self.query_one("#command", Static).update(Content(self._command()))
+        note = "It comes up in a process of its own; this takes a few seconds." if self._starting else ""
+        self.query_one("#start-note", Static).update(note)
+
+    def _command(self) -> str:
+        return replay_command(runs_directory() / self.view.answers.config.name / "config.yaml")
+
+    @on(FieldRow.Changed)
+    def _renamed(self, event: FieldRow.Changed) -> None:
+        answers = with_text(self.application.answers, event.path, event.text)
+        self.application.change(replace(answers, name_chosen=True))
+
+    @on(Input.Submitted)
+    def _to_start(self) -> None:
+        self.query_one("#start").focus()
+
+    @on(Button.Pressed, "#start")
+    def _start_pressed(self, event: Button.Pressed) -> None:
+        event.stop()
+        self.action_start()
+
+    def action_start(self) -> None:
+        if self._starting:
+            return
+        if missing := next(obstacles(self.view), None):
+            self.app.notify(missing, severity="warning")
+            return
+        self._starting = True
+        self.draw()
+        self._launch()
+
+    @work(thread=True, exclusive=True, group="launch", exit_on_error=False)
+    def _launch(self) -> None:
+        config, tell = self.application.answers.config, self.app.call_from_thread
+        try:
+            run = self.application.services.launch(config)
+        except QloraError as error:
+            tell(self._failed, error)
+        else:
+            tell(self._launched, run)
+
+    def _failed(self, error: QloraError) -> None:
+        self._starting = False
+        self.draw()
+        self.app.push_screen(error_screen(error))
+
+    def _launched(self, run: RunDirectory) -> None:
+        self._starting = False
+        drop_draft()
+        self.application.run_shown = run
+        self.application.start_anew()
+        self.application.open_station("train", run)
+
+    def action_copy_file(self) -> None:
+        self.application.copy(dump_config(self.view.answers.config), "the recipe as YAML")
+
+    def action_copy_command(self) -> None:
+        self.application.copy(self._command(), "the command")
+
+
+def obstacles(view: View) -> Iterator[str]:
+    """What keeps the run from being started, as sentences."""
+    answers = view.answers
+    if not answers.model_chosen:
+        yield "No model is chosen: step 2."
+    if not answers.data_chosen:
+        yield "No data is chosen: step 3."
+    for path in answers.unusable:
+        step = 5 if path == "name" else 4
+        yield f"{path} cannot be used as typed: step {step}."
+    if view.device is not None and view.device.planned:
+        name = view.device.name
+        yield f"{name} is not in this machine: choose a device in step 1, or copy the YAML for the machine that has it."

@@ -1,0 +1,190 @@
+"""The wizard: the rail, one step at a time, the hint, the memory bar and the keys."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container, Horizontal, Vertical
+from textual.events import DescendantFocus
+from textual.screen import Screen
+from textual.widgets import Button, ContentSwitcher, Footer
+
+from qlora_tui.tui.screens.pane import StepPane
+from qlora_tui.tui.steps import LAST_QUESTION, STATIONS, station
+from qlora_tui.tui.view import View, summaries, view_of
+from qlora_tui.tui.widgets.helped import Hint, help_for
+from qlora_tui.tui.widgets.memory_bar import MemoryBar
+from qlora_tui.tui.widgets.rail import StepRail
+
+if TYPE_CHECKING:
+    from qlora_tui.tui.app import QloraApp
+
+
+def _pane(number: int, view: View) -> StepPane:
+    """The step of that number, imported when it is first needed."""
+    match number:
+        case 1:
+            from qlora_tui.tui.screens.hardware import HardwareStep
+
+            return HardwareStep(view)
+        case 2:
+            from qlora_tui.tui.screens.model import ModelStep
+
+            return ModelStep(view)
+        case 3:
+            from qlora_tui.tui.screens.data import DataStep
+
+            return DataStep(view)
+        case 4:
+            from qlora_tui.tui.screens.recipe import RecipeStep
+
+            return RecipeStep(view)
+        case _:
+            from qlora_tui.tui.screens.review import ReviewStep
+
+            return ReviewStep(view)
+
+
+class WizardScreen(Screen[None]):
+    """Steps 1 to 5."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+n", "forward", "Next", id="wizard.next", tooltip="On to the next step"),
+        Binding("escape", "back", "Back", id="wizard.back", tooltip="Back to the step before, or home"),
+        Binding("h", "home", "Home", show=False, id="wizard.home", tooltip="The list of runs"),
+        *(
+            Binding(
+                str(each.number),
+                f"go({each.number})",
+                each.title,
+                show=False,
+                id=f"wizard.step{each.number}",
+                tooltip=f"Go to step {each.number}",
+            )
+            for each in STATIONS
+        ),
+    ]
+
+    def __init__(self, step: int = 1) -> None:
+        super().__init__()
+        self._step = step
+        self._view: View | None = None
+
+    @property
+    def application(self) -> QloraApp:
+        return cast("QloraApp", self.app)
+
+    @property
+    def view(self) -> View:
+        """What is drawn now."""
+        if self._view is None:
+            self._view = view_of(self.application.answers, self.application.hardware)
+        return self._view
+
+    @property
+    def step(self) -> int:
+        """Number of the step in front."""
+        return self._step
+
+    def compose(self) -> ComposeResult:
+        with Container(id="frame"):
+            yield StepRail(self._step)
+            with Vertical(id="main"):
+                yield ContentSwitcher(id="steps")
+                with Horizontal(id="moves"):
+                    yield Button("‹ Back", id="back", compact=True)
+                    yield Button("Next ›", id="forward", compact=True, variant="primary")
+            yield Hint()
+        yield MemoryBar()
+        yield Footer(compact=True)
+
+    async def on_mount(self) -> None:
+        self.watch(self.app, "answers", self._refresh, init=False)
+        self.watch(self.app, "hardware", self._refresh, init=False)
+        await self._enter(self._step)
+
+    def on_screen_resume(self) -> None:
+        self.application.look_at_machine()
+
+    def _refresh(self) -> None:
+        """Draw what the answers have become."""
+        self._view = None
+        view = self.view
+        self._draw_frame(view)
+        pane = self._current()
+        if pane is not None:
+            pane.show(view)
+
+    def _draw_frame(self, view: View) -> None:
+        with_run = self.application.run_shown is not None
+        self.query_one(StepRail).show(self._step, summaries(view), with_run=with_run)
+        bar = self.query_one(MemoryBar)
+        bar.display = self._step >= 2
+        bar.show(view.fit, view.no_fit)
+
+    def _current(self) -> StepPane | None:
+        return self.query_one_optional(f"#step-{self._step}", StepPane)
+
+    async def _enter(self, number: int) -> None:
+        """Bring a step to the front; it is made when it is first entered."""
+        self._step = number
+        switcher = self.query_one("#steps", ContentSwitcher)
+        pane = self._current()
+        if pane is None:
+            pane = _pane(number, self.view)
+            await switcher.add_content(pane, id=f"step-{number}", set_current=True)
+        switcher.current = f"step-{number}"
+        pane.show(self.view)
+        self._draw_frame(self.view)
+        forward = self.query_one("#forward", Button)
+        forward.display = number < LAST_QUESTION
+        self.query_one("#back", Button).label = "‹ Home" if number == 1 else "‹ Back"
+        self.application.change(replace(self.application.answers, step=number))
+        self.call_after_refresh(self._focus_step, pane)
+
+    def _focus_step(self, pane: StepPane) -> None:
+        target = pane.first_focus()
+        if target is not None:
+            target.focus(scroll_visible=False)
+        self.query_one(Hint).show(help_for(self.focused or pane))
+        pane.entered()
+
+    @on(StepRail.Picked)
+    async def _picked(self, event: StepRail.Picked) -> None:
+        await self.action_go(event.number)
+
+    @on(Button.Pressed, "#forward")
+    async def _forward(self) -> None:
+        await self.action_forward()
+
+    @on(Button.Pressed, "#back")
+    async def _back(self) -> None:
+        await self.action_back()
+
+    async def action_go(self, number: int) -> None:
+        """Go to a station."""
+        if station(number).needs_run:
+            self.application.open_station(station(number).name)
+        elif number != self._step:
+            await self._enter(number)
+
+    async def action_forward(self) -> None:
+        if self._step < LAST_QUESTION:
+            await self._enter(self._step + 1)
+
+    async def action_back(self) -> None:
+        if self._step > 1:
+            await self._enter(self._step - 1)
+        else:
+            self.action_home()
+
+    def action_home(self) -> None:
+        self.application.go_home()
+
+    @on(DescendantFocus)
+    def _focus_moved(self) -> None:
+        self.query_one(Hint).show(help_for(self.focused))

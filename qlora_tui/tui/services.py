@@ -1,0 +1,57 @@
+"""What the application asks of the rest of the program and of the machine; tests put stand-ins here.
+
+Everything may block, so everything is called from thread workers only, except ``now``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qlora_tui.checks import Finding
+    from qlora_tui.config import RunConfig
+    from qlora_tui.hardware import Hardware
+    from qlora_tui.runs.directory import RunDirectory
+    from qlora_tui.runs.overview import RunOverview
+
+
+def _hardware() -> Hardware:
+    from qlora_tui.hardware import snapshot
+
+    return snapshot()
+
+
+def _findings(hardware: Hardware) -> list[Finding]:
+    from qlora_tui.doctor import examine
+
+    return examine(hardware=hardware)
+
+
+def _runs() -> list[RunOverview]:
+    from qlora_tui.runs.overview import overviews
+
+    return overviews()
+
+
+def _launch(config: RunConfig) -> RunDirectory:
+    """Make the run directory and start the detached engine."""
+    from qlora_tui.runs.directory import create_run
+    from qlora_tui.runs.launch import start
+
+    run = create_run(config)
+    start(run)
+    return run
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The seams of the application."""
+
+    hardware: Callable[[], Hardware] = _hardware
+    findings: Callable[[Hardware], list[Finding]] = _findings
+    runs: Callable[[], list[RunOverview]] = _runs
+    launch: Callable[[RunConfig], RunDirectory] = _launch
+    now: Callable[[], float] = time.time

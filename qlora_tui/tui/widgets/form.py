@@ -1,0 +1,129 @@
+"""Fields of the recipe: a label, an editor, and the one-line reason of its default."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from pydantic.fields import FieldInfo
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Input, Static
+
+from qlora_tui.config import RunConfig, Section
+from qlora_tui.text import one_line
+from qlora_tui.tui.widgets.cycle import Cycle
+from qlora_tui.tui.widgets.helped import Help
+
+
+@dataclass(frozen=True, slots=True)
+class FieldSpec:
+    """One field of the recipe; with ``options`` it is chosen, else typed."""
+
+    path: str
+    label: str
+    options: Sequence[str] = ()
+    detail: str = ""
+    """What can be typed, for the help."""
+
+    @property
+    def id(self) -> str:
+        return "field-" + self.path.replace(".", "-").replace("_", "-")
+
+
+@cache
+def description(path: str) -> str:
+    """The schema's own words on a field: what it does and why its default is what it is."""
+    model: type[Section] = RunConfig
+    info: FieldInfo | None = None
+    for name in path.split("."):
+        info = model.model_fields[name]
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
+            model = info.annotation
+    return (info.description if info is not None else None) or ""
+
+
+class FieldInput(Input):
+    """A one-line editor that leaves ``?`` to the help where no text would hold one."""
+
+    def __init__(self, *, asks: bool, id: str) -> None:  # noqa: A002
+        super().__init__(compact=True, select_on_focus=True, id=id)
+        self._asks = asks
+
+    def check_consume_key(self, key: str, character: str | None) -> bool:
+        if self._asks and character == "?":
+            return False
+        return super().check_consume_key(key, character)
+
+
+class FieldRow(Horizontal):
+    """A field with its reason."""
+
+    @dataclass
+    class Changed(Message):
+        """Something was typed or chosen."""
+
+        path: str
+        text: str
+
+    def __init__(self, spec: FieldSpec) -> None:
+        super().__init__(classes="field", id=spec.id + "-row")
+        self.spec = spec
+        self._reason = ""
+        self._problem = ""
+
+    def compose(self) -> ComposeResult:
+        yield Static(self.spec.label, classes="field-label", markup=False)
+        if self.spec.options:
+            yield Cycle(self.spec.options, self.spec.options[0], id=self.spec.id)
+        else:
+            yield FieldInput(asks=True, id=self.spec.id)
+        yield Static("", classes="field-reason", markup=False)
+
+    @on(Input.Changed)
+    def _typed(self, event: Input.Changed) -> None:
+        event.stop()
+        self.post_message(self.Changed(self.spec.path, event.value))
+
+    @on(Cycle.Changed)
+    def _chosen(self, event: Cycle.Changed) -> None:
+        event.stop()
+        self.post_message(self.Changed(self.spec.path, event.value))
+
+    def show(self, text: str, reason: str, problem: str = "") -> None:
+        """Show a value with its reason, or what is wrong with it."""
+        if self.spec.options:
+            self.query_one(Cycle).show(text)
+        else:
+            editor = self.query_one(Input)
+            if editor.value != text and not (editor.has_focus and not problem and self._same(editor.value, text)):
+                with self.prevent(Input.Changed):
+                    editor.value = text
+        if (reason, problem) != (self._reason, self._problem):
+            self._reason, self._problem = reason, problem
+            self.set_class(bool(problem), "-invalid")
+            note = self.query_one(".field-reason", Static)
+            note.update(Content.styled(f"✗ {problem}", "$error") if problem else Content(one_line(reason)))
+
+    @staticmethod
+    def _same(typed: str, text: str) -> bool:
+        """Whether two spellings mean one value: who is typing ``2e-`` or ``1.`` must not be corrected."""
+        try:
+            return float(typed) == float(text)
+        except ValueError:
+            return typed.strip() == text.strip()
+
+    def field_help(self) -> Help:
+        """For the hint and the help key."""
+        more = [f"In the file: {self.spec.path}"]
+        if self.spec.options:
+            more.append("One of: " + ", ".join(self.spec.options) + ". Change it with the arrow keys or a click.")
+        elif self.spec.detail:
+            more.append(self.spec.detail)
+        if self._reason and self._reason != description(self.spec.path):
+            more.append(self._reason)
+        return Help(self.spec.label, self._problem or description(self.spec.path), "\n".join(more))

@@ -1,0 +1,94 @@
+"""Where one is on the journey: a line on narrow terminals, a column with what was answered on wide ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from textual.app import ComposeResult
+from textual.containers import Container
+from textual.content import Content
+from textual.events import Click
+from textual.message import Message
+from textual.widgets import Static
+
+from qlora_tui.text import one_line
+from qlora_tui.tui.steps import STATIONS, Station, station
+
+
+class RailItem(Static):
+    """One station."""
+
+    def __init__(self, station: Station) -> None:
+        super().__init__(classes="rail-item", markup=False, id=f"rail-{station.name}")
+        self.station = station
+
+    def on_click(self, event: Click) -> None:
+        event.stop()
+        self.post_message(StepRail.Picked(self.station.number))
+
+
+class StepRail(Container):
+    """All stations; ``current`` is the number of the one shown."""
+
+    @dataclass
+    class Picked(Message):
+        """A station was clicked."""
+
+        number: int
+
+    def __init__(self, current: int = 1, *, reachable: bool = False) -> None:
+        super().__init__(id="rail")
+        self._current = current
+        self._with_run = reachable
+        self._answers: Mapping[int, str] = {}
+
+    def compose(self) -> ComposeResult:
+        for each in STATIONS:
+            yield RailItem(each)
+
+    def on_mount(self) -> None:
+        self._draw()
+
+    def on_resize(self) -> None:
+        self._draw()
+
+    def show(self, current: int, answers: Mapping[int, str], *, with_run: bool = False) -> None:
+        """Mark the current station and those that are answered.
+
+        Args:
+            answers: A few words of what was answered, by station; the others are open.
+            with_run: Whether there is a run to train, ask and ship.
+        """
+        self._current, self._answers, self._with_run = current, answers, with_run
+        self._draw()
+
+    def _draw(self) -> None:
+        wide = self.size.width > 12 and self.size.height > 3
+        for item in self.query(RailItem):
+            number = item.station.number
+            state = "current" if number == self._current else "done" if number in self._answers else "open"
+            blocked = item.station.needs_run and not self._with_run
+            item.set_class(state == "current", "-current")
+            item.set_class(state == "done", "-done")
+            item.set_class(blocked and state == "open", "-blocked")
+            item.update(self._text(item.station, state, wide))
+
+    def _text(self, station: Station, state: str, wide: bool) -> Content:
+        mark = "✓" if state == "done" else str(station.number)
+        if not wide:
+            return Content(f" {mark} {station.title} ")
+        pointer = "▸" if state == "current" else " "
+        head = Content(f"{pointer} {mark} {station.title}")
+        summary = self._answers.get(station.number, "")
+        if not summary:
+            return head
+        room = max(8, self.size.width - 7)
+        line = one_line(summary, 200)
+        line = line if len(line) <= room else line[: room - 1] + "…"
+        return head.append("\n").append(Content.styled(f"    {line}", "dim"))
+
+
+def title_of(number: int) -> str:
+    """A station's title, for messages."""
+    return station(number).title

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 Knowledge = Literal["modelled", "rough"]
@@ -62,6 +62,15 @@ class Dimensions:
     window: int | None = None
     unquantised_elements: int = 0
     knowledge: Knowledge = "modelled"
+    _hash: int = field(init=False, repr=False, compare=False, default=0)
+    """Computed once: what depends on the model alone is looked up many times in a search."""
+
+    def __post_init__(self) -> None:
+        values = tuple(getattr(self, each.name) for each in fields(self) if each.compare)
+        object.__setattr__(self, "_hash", hash(values))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def query_width(self) -> int:

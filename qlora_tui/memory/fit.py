@@ -95,10 +95,8 @@ def fit_of(shape: ModelShape, config: RunConfig, device: Device, rows: Rows = NO
     Raises:
         ModelError: if an adapter target fits nothing in this model.
     """
-    dimensions = _dimensions(shape)
-    if device.kind == "cpu" or config.adapter.dora:
-        # Neither was measured.
-        dimensions = replace(dimensions, knowledge="rough")
+    # Neither a processor nor DoRA was measured.
+    dimensions = _dimensions(shape, rough=device.kind == "cpu" or config.adapter.dora)
     trainable = shape.lora_parameters(config.adapter.rank, config.adapter.target_modules)
     situation = Situation(
         device,
@@ -128,7 +126,10 @@ def fit_of(shape: ModelShape, config: RunConfig, device: Device, rows: Rows = NO
     )
 
 
-_dimensions = lru_cache(maxsize=256)(dimensions_of)
+@lru_cache(maxsize=256)
+def _dimensions(shape: ModelShape, *, rough: bool) -> Dimensions:
+    dimensions = dimensions_of(shape)
+    return replace(dimensions, knowledge="rough") if rough else dimensions
 
 
 @lru_cache(maxsize=256)

@@ -18,6 +18,7 @@ The fp32 coefficients are those of a fake-tensor trace of transformers 5.23, pef
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from qlora_tui.memory.dimensions import Dimensions
@@ -68,14 +69,19 @@ def dequantised(dimensions: Dimensions, recipe: Recipe, formula: Formula) -> int
     """
     if recipe.quantization == "none":
         return 0
-    largest = max((matrix.elements for matrix in dimensions.matrices if matrix.quantised), default=0)
+    largest = _largest(dimensions)
     weights = largest * (2 if recipe.regime.quantised_from == 2 else 6)
     return weights + (4 * ceil_divide(largest, BLOCK) if formula == "traced" else 0)
 
 
+@lru_cache(maxsize=256)
+def _largest(dimensions: Dimensions) -> int:
+    return max((matrix.elements for matrix in dimensions.matrices if matrix.quantised), default=0)
+
+
 def layer_memory(dimensions: Dimensions, recipe: Recipe, formula: Formula) -> LayerMemory:
     """One layer's share of the activations."""
-    reads = _reads(dimensions, recipe)
+    reads = _reads(dimensions, recipe.targets)
     if recipe.regime.residual == 4:
         saved, peak = _fp32(dimensions, recipe, reads, formula)
     elif recipe.layer_kernels == "liger" and formula == "measured":
@@ -100,8 +106,9 @@ def _attention(dimensions: Dimensions) -> int:
     return 4 * widths * (2 if dimensions.query_key_norm else 1)
 
 
-def _reads(dimensions: Dimensions, recipe: Recipe) -> _Reads:
-    matrices = adapted(dimensions, recipe.targets)
+@lru_cache(maxsize=256)
+def _reads(dimensions: Dimensions, targets: frozenset[str] | None) -> _Reads:
+    matrices = adapted(dimensions, targets)
     layers = dimensions.layers
     return _Reads(
         total=sum(matrix.inputs * matrix.count for matrix in matrices) // layers,

@@ -195,9 +195,12 @@ def largest(dimensions: Dimensions, recipe: Recipe, options: Options, device: De
 
     def need(rows: int, length: int) -> int:
         # A micro-batch of any size: the search is for memory, not for what divides the effective batch.
-        effective = max(options.effective_batch, rows)
-        sized = replace(options, effective_batch=effective).applied(
-            replace(recipe, sequence=length), rows, recipe.checkpointing
+        sized = replace(
+            recipe,
+            micro_batch=rows,
+            sequence=length,
+            accumulation=max(1, options.effective_batch // rows),
+            padded=not recipe.packed and rows > 1,
         )
         return estimate(dimensions, sized, facts).needed.high
 
@@ -211,21 +214,25 @@ def largest(dimensions: Dimensions, recipe: Recipe, options: Options, device: De
 def _most(need: Callable[[int], int], limit: int, free: int) -> int:
     """The largest number from 0 to ``limit`` whose need, which rises with it, is at most ``free``.
 
-    Needs are nearly straight lines, so the place is guessed from the ends; every third guess halves what is left.
+    Needs are straight lines or bend upwards. So the line through the two last numbers that fit leads too far, and the
+    one between a number that fits and one that does not leads not far enough: taken in turns, they close in fast.
     """
     low, low_need = 1, need(1)
     if low_need > free:
         return 0
-    high, high_need = limit, need(limit)
-    if high_need <= free:
-        return limit
-    turn = 0
+    slope = need(2) - low_need if limit > 1 else 1
+    high, high_need, turn = limit + 1, 0, 0
     while high - low > 1:
         turn += 1
-        share = (free - low_need) / (high_need - low_need) if turn % 3 else 0.5
-        guess = min(high - 1, max(low + 1, low + int(share * (high - low))))
-        size = need(guess)
-        if size <= free:
+        if high_need and turn % 3 == 0:
+            guess = (low + high) // 2
+        elif high_need and turn % 3 == 1:
+            guess = low + (free - low_need) * (high - low) // (high_need - low_need)
+        else:
+            guess = low + (free - low_need) // max(1, slope)
+        guess = max(low + 1, min(high - 1, guess))
+        if (size := need(guess)) <= free:
+            slope = (size - low_need) // (guess - low)
             low, low_need = guess, size
         else:
             high, high_need = guess, size

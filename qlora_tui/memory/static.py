@@ -61,8 +61,12 @@ def adapted(dimensions: Dimensions, targets: frozenset[str] | None) -> tuple[Mat
 
 def adapter_elements(dimensions: Dimensions, recipe: Recipe) -> int:
     """Trainable parameters: ``rank * (in + out)`` for each adapted matrix."""
-    widths = sum(matrix.count * (matrix.inputs + matrix.outputs) for matrix in adapted(dimensions, recipe.targets))
-    return recipe.rank * widths
+    return recipe.rank * _adapted_widths(dimensions, recipe.targets)
+
+
+@lru_cache(maxsize=256)
+def _adapted_widths(dimensions: Dimensions, targets: frozenset[str] | None) -> int:
+    return sum(matrix.count * (matrix.inputs + matrix.outputs) for matrix in adapted(dimensions, targets))
 
 
 def optimizer_state(elements: int, optimizer: Optimizer, weight_bytes: int) -> tuple[int, int]:
@@ -77,11 +81,14 @@ def optimizer_state(elements: int, optimizer: Optimizer, weight_bytes: int) -> t
     return states + scales, 0
 
 
-def _optimizer(dimensions: Dimensions, recipe: Recipe) -> tuple[int, int]:
+@lru_cache(maxsize=256)
+def _optimizer(
+    dimensions: Dimensions, targets: frozenset[str] | None, rank: int, optimizer: Optimizer, weight_bytes: int
+) -> tuple[int, int]:
     device = managed = 0
-    for matrix in adapted(dimensions, recipe.targets):
+    for matrix in adapted(dimensions, targets):
         for width in (matrix.inputs, matrix.outputs):
-            held, paged = optimizer_state(recipe.rank * width, recipe.optimizer, recipe.regime.adapter)
+            held, paged = optimizer_state(rank * width, optimizer, weight_bytes)
             device, managed = device + held * matrix.count, managed + paged * matrix.count
     return device, managed
 
@@ -100,7 +107,7 @@ def base_weights(dimensions: Dimensions, quantised: bool, double_quant: bool) ->
 
 def static_memory(dimensions: Dimensions, recipe: Recipe) -> StaticMemory:
     """Everything that outlives a step."""
-    device, managed = _optimizer(dimensions, recipe)
+    device, managed = _optimizer(dimensions, recipe.targets, recipe.rank, recipe.optimizer, recipe.regime.adapter)
     tables = 1 if dimensions.tied else 2
     return StaticMemory(
         weights=base_weights(dimensions, recipe.quantization != "none", recipe.double_quant),

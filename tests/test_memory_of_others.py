@@ -42,6 +42,18 @@ class TestCompleteRows:
         assert len(missed) > 5
 
 
+class TestTheRestOfTheirArchive:
+    """More models, lengths and batches on the same card; what segments keep was fitted on these."""
+
+    def test_allocated(self) -> None:
+        errors = [abs(error(run.estimate.allocated, run.allocated)) for run in archive()]
+        assert statistics.fmean(errors) <= 0.005
+        assert max(errors) <= 0.02
+
+    def test_the_process_lies_in_the_band_but_for_two(self) -> None:
+        assert [run.id for run in archive() if not inside(run)] == ["t4-15", "t4-34"]
+
+
 class TestOtherRows:
     """Nothing is dropped."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from qlora_tui.memory.dimensions import Dimensions
 from qlora_tui.memory.layer import Formula, LayerMemory, dequantised, layer_memory
-from qlora_tui.memory.loss import loss_memory
+from qlora_tui.memory.loss import kept_logits, loss_memory
 from qlora_tui.memory.recipe import Recipe
 from qlora_tui.memory.static import adapted, adapter_elements
 
@@ -98,7 +98,8 @@ def _at_kept_layer(dimensions: Dimensions, recipe: Recipe, layer: LayerMemory, f
     if formula == "measured":
         # The last layer's backward pass holds the same as a recomputed one's, which is a layer's saved part and more.
         step = max(step, layer.peak - layer.saved)
-    return Moment(checkpoints, saved, step, 0, _gradients(dimensions, recipe, formula, layer=True), small)
+    gradients = _gradients(dimensions, recipe, formula, layer=True)
+    return Moment(checkpoints, saved, step, kept_logits(dimensions, recipe), gradients, small)
 
 
 def _at_checkpointed_layer(dimensions: Dimensions, recipe: Recipe, layer: LayerMemory, formula: Formula) -> Moment:
@@ -107,4 +108,5 @@ def _at_checkpointed_layer(dimensions: Dimensions, recipe: Recipe, layer: LayerM
     if recipe.checkpointing == "every-2" and dimensions.layers % 2 == 0:
         saved, small = saved - layer.saved, small - layer.small_saved
     small += layer.small_peak
-    return Moment(checkpoints, saved, layer.peak, 0, _gradients(dimensions, recipe, formula, layer=True), small)
+    gradients = _gradients(dimensions, recipe, formula, layer=True)
+    return Moment(checkpoints, saved, layer.peak, kept_logits(dimensions, recipe), gradients, small)

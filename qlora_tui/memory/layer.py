@@ -91,13 +91,27 @@ def layer_memory(dimensions: Dimensions, recipe: Recipe, formula: Formula) -> La
     mask = mask_copies = 0
     if recipe.attention == "eager":
         scores = dimensions.heads * score_elements(recipe)
-        held = recipe.tokens * (12 * dimensions.hidden + _attention(dimensions))
-        peak = max(peak, held + (12 if recipe.regime.residual == 2 else 18) * scores)
+        peak = max(peak, _at_scores(dimensions, recipe, scores, formula))
         saved += 4 * scores
     elif masked(dimensions, recipe) and formula == "measured":
         mask, mask_copies = mask_memory(dimensions, recipe)
     small_saved, small_peak = _small(dimensions, recipe, reads) if formula == "measured" else (0, 0)
     return LayerMemory(saved + mask_copies, peak + mask_copies, mask, small_saved, small_peak)
+
+
+def _at_scores(dimensions: Dimensions, recipe: Recipe, scores: int, formula: Formula) -> int:
+    """Backward pass of eager attention's softmax.
+
+    Three scores in fp32, the softmax, its gradient, and their product, which the CUDA kernel needs and a trace on the
+    CPU does not show; and the result in the dtype of q and k. Then q, k and v for all query heads, the norm's output
+    with its copies, and the gradient of the layer's output; every fp32 adapter of a 16-bit base reads its own copy.
+    """
+    if formula == "traced":
+        held = recipe.tokens * (12 * dimensions.hidden + _attention(dimensions))
+        return held + (12 if recipe.regime.residual == 2 else 18) * scores
+    size, hidden, query = recipe.regime.residual, dimensions.hidden, dimensions.query_width
+    own = 12 * hidden if size == 2 and recipe.regime.adapter == 4 else 0
+    return recipe.tokens * (8 * hidden + 3 * size * query + own) + (12 + size) * scores
 
 
 def _attention(dimensions: Dimensions) -> int:

@@ -35,6 +35,12 @@ def loss_memory(dimensions: Dimensions, recipe: Recipe, formula: Formula) -> int
         embeddings = 2 if recipe.checkpointing == "none" and recipe.regime.residual == 2 else 0
         norm = 24 if recipe.regime.residual == 2 else 0
         return max(tile + tokens * hidden * own + fp32_rows, tokens * hidden * norm) + tokens * hidden * embeddings
-    copies = {"full": 12, "full_kept": 16, "full_shifted": 14}[recipe.loss]
+    # Kept is what the head gave out; three fp32 copies follow: of the logits, of their logarithms, the gradient.
+    copies = {"full": 12, "full_kept": 12 + recipe.regime.embedding, "full_shifted": 14}[recipe.loss]
     cast = 2 * vocab * hidden if recipe.loss == "full" and recipe.regime.embedding == 4 else 0
     return copies * vocab * tokens + 6 * hidden * tokens + cast
+
+
+def kept_logits(dimensions: Dimensions, recipe: Recipe) -> int:
+    """Of the loss's tensors, what is there until the backward pass is over: the logits, if the loop keeps them."""
+    return recipe.regime.embedding * dimensions.vocab * recipe.tokens if recipe.loss == "full_kept" else 0

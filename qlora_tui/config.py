@@ -16,7 +16,9 @@ CONFIG_VERSION: Final = 1
 
 Auto = Literal["auto"]
 PositiveInt = Annotated[int, Field(ge=1)]
-RowFormat = Literal["auto", "messages", "prompt-completion", "alpaca", "text"]
+RowFormat = Literal[
+    "auto", "messages", "sharegpt", "prompt-completion", "alpaca", "preference", "text", "segments", "pre-tokenised"
+]
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SPLIT = re.compile(r"[A-Za-z0-9_.-]+(\[(-?\d+%?)?:(-?\d+%?)?\])?")
 
@@ -91,7 +93,7 @@ class DataSection(Section):
     subset: str | None = None
     """Configuration name of a hub data set that has several."""
     format: RowFormat = "auto"
-    """Row format; auto looks at the columns and says what it found."""
+    """Row format; auto looks at the first rows, says what it found, and asks where they can mean several things."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Role -> column name, overrules detection: {prompt: question, completion: answer}."""
     template: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -277,6 +278,41 @@ def test_an_answer_without_end_token_is_noticed(model_folder: Path) -> None:
     assert trained_text(encoder, conversation("Hi", "Hello", "x", "y")) == "Helloy"
 
 
+def test_turns_that_are_not_to_be_trained_are_only_read(encoder: Encoder) -> None:
+    first, second, third, last = conversation("a", "b", "c", "d").turns
+    example = Example(1, (first, replace(second, trained=False), third, last))
+    assert trained_text(encoder, example) == "d<|im_end|>"
+
+
+def test_segments_are_trained_as_they_say(encoder: Encoder) -> None:
+    example = Example(1, (), "Hi there<|im_end|>", spans=((2, 8), (8, 18)))
+    assert shown(encoder, example) == [("Hi", False), (" there", True), ("<|im_end|>", True)]
+    assert encoder.is_closed(encoder.encode(example))
+    assert not encoder.is_closed(encoder.encode(Example(1, (), "Hi there", spans=((2, 8),))))
+
+
+def test_token_ids_are_taken_as_they_are(encoder: Encoder) -> None:
+    row = encoder.encode(Example(1, (), ids=([5, 6], [False, True])))
+    assert (row.input_ids, row.trained) == ([5, 6], [False, True])
+    for ids in ([10**9], [-1]):
+        with pytest.raises(RowProblem, match="unknown token"):
+            encoder.encode(Example(1, (), ids=(ids, [True])))
+
+
+def test_tools_and_fields_reach_the_template(model_folder: Path) -> None:
+    source = "{{ tools | tojson }}{{ effort }}" + CHATML.replace(
+        "message['content'] +",
+        "(message.content or '') + (message.tool_calls | tojson if message.tool_calls else '') +",
+    )
+    encoder = Encoder.from_folder(set_template(model_folder, source), ASSISTANT_ONLY)
+    call = {"content": None, "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+    turns = (Turn("user", "q"), Turn("assistant", "", call))
+    example = Example(1, turns, tools=[{"name": "f"}], values={"effort": "low"})
+    assert trained_text(encoder, example) == '[{"function": {"name": "f", "arguments": {}}}]<|im_end|>'
+    text = encoder.tokenizer.decode(encoder.encode(example).input_ids, skip_special_tokens=False)
+    assert text.startswith('[{"name": "f"}]low<|im_start|>user')
+
+
 def test_the_plain_template_trains_eos(model_folder: Path) -> None:
     (model_folder / "chat_template.jinja").unlink()
     encoder = Encoder.from_folder(model_folder, ASSISTANT_ONLY)
@@ -305,6 +341,6 @@ def test_plain_text_needs_an_eos_token(model_folder: Path) -> None:
 def test_nothing_heavy_is_imported() -> None:
     code = (
         "import sys, qlora_tui.data.prepare, qlora_tui.data.holdout;"
-        "print([name for name in ('torch', 'transformers', 'datasets', 'numpy') if name in sys.modules])"
+        "print([name for name in ('torch', 'transformers', 'datasets', 'pyarrow') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

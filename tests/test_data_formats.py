@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 
+from benchmarks.formats import CASES, Case, judge
 from qlora_tui.config import DataSection
-from qlora_tui.data.formats import Example, Turn, detect
+from qlora_tui.data.detection import detect
+from qlora_tui.data.formats import Example, Turn
+from qlora_tui.data.guess import AmbiguousFormat, Reading
 from qlora_tui.data.mapping import RowMapper
 from qlora_tui.data.problems import RowProblem
 from qlora_tui.data.source import RawRow
@@ -22,6 +26,12 @@ def mapped(values: dict[str, Any], **settings: Any) -> Example:
     row = RawRow(7, values)
     chosen = section(**settings)
     return RowMapper(detect([row], chosen), chosen.system_prompt).example(row)
+
+
+@pytest.mark.parametrize("form", CASES, ids=lambda case: f"{case.peer}-{case.form}")
+def test_documented_forms_are_read_right(form: Case) -> None:
+    outcome = judge(form)
+    assert outcome.verdict(form) == "right", (outcome, form.expected)
 
 
 QUESTION, ANSWER = Turn("user", "q"), Turn("assistant", "a")
@@ -53,7 +63,7 @@ def test_formats_are_recognised(values: dict[str, Any], name: str, columns: dict
 
 
 def test_the_reason_names_columns_that_are_not_used() -> None:
-    assert 'not used: "label"' in detect([RawRow(1, {"text": "t", "label": 1})], section()).reason
+    assert 'not used: "url"' in detect([RawRow(1, {"text": "t", "url": "u"})], section()).reason
 
 
 def test_columns_of_all_first_rows_count() -> None:
@@ -103,7 +113,10 @@ def test_messages_become_turns() -> None:
     values = {
         "messages": [{"role": "system", "content": "s"}, *MESSAGES, {"role": "tool", "content": "t", "name": "x"}]
     }
-    assert mapped(values) == Example(7, (Turn("system", "s"), QUESTION, ANSWER, Turn("tool", "t")))
+    assert mapped(values) == Example(7, (Turn("system", "s"), QUESTION, ANSWER))
+    values["messages"].append({"role": "assistant", "content": "b"})
+    turns = (Turn("system", "s"), QUESTION, ANSWER, Turn("tool", "t", {"name": "x"}), Turn("assistant", "b"))
+    assert mapped(values) == Example(7, turns)
 
 
 def test_prompt_and_completion_become_turns() -> None:
@@ -163,7 +176,8 @@ def test_the_system_prompt_is_put_before_rows_without_one() -> None:
         ({"prompt": "q", "completion": None}, "no answer", "'completion' is empty"),
         ({"prompt": "q", "completion": " \n"}, "no answer", "no assistant turn"),
         ({"prompt": None, "completion": "a"}, "no prompt", "missing or empty"),
-        ({"prompt": "q", "completion": 3}, "wrong type", "Column 'completion' holds a number where text is needed."),
+        ({"prompt": "q", "completion": ["a"]}, "wrong type", "an object with role and content"),
+        ({"prompt": "q", "completion": True}, "wrong type", "Column 'completion' holds a boolean where text is needed"),
         ({"prompt": {"x": 1}, "completion": "a"}, "wrong type", "holds an object"),
         ({"prompt": MESSAGES, "completion": [{"role": "user", "content": "x"}]}, "no answer", "no assistant turn"),
         ({"instruction": "q", "output": ""}, "no answer", "'output' is empty"),
@@ -173,13 +187,14 @@ def test_the_system_prompt_is_put_before_rows_without_one() -> None:
         ({"messages": MESSAGES[:1]}, "no answer", "no assistant turn"),
         ({"messages": "hello"}, "wrong type", "a list of messages"),
         ({"messages": ["hello"]}, "wrong type", "an object with role and content"),
+        ({"messages": '[{"role": "user", '}, "wrong type", "not the JSON of messages"),
         ({"messages": [{"role": "user", "content": None}, ANSWER]}, "wrong type", "holds nothing"),
-        ({"messages": [{"role": "human", "content": "q"}]}, "unknown role", "'human'"),
+        ({"messages": [{"role": "doctor", "content": "q"}]}, "unknown role", "'doctor'"),
         ({"messages": [{"role": ["user"], "content": "q"}]}, "unknown role", "system, user, assistant, tool"),
         ({"messages": [{"content": "q"}]}, "unknown role", "None"),
         ({"messages": [MESSAGES[0], {"role": "assistant", "content": "\ud800"}]}, "not Unicode", "character 1"),
         ({"text": None}, "no text", "empty"),
-        ({"text": 1}, "wrong type", "a number"),
+        ({"text": True}, "wrong type", "a boolean"),
         ({"text": "a\udfff"}, "not Unicode", "character 2"),
     ],
 )
@@ -190,9 +205,107 @@ def test_an_unusable_row_has_a_reason(values: dict[str, Any], reason: str, why: 
     assert why in caught.value.why
 
 
-def test_a_template_over_a_list_is_a_wrong_type() -> None:
+def test_a_template_over_nested_lists_is_a_wrong_type() -> None:
     with pytest.raises(RowProblem) as caught:
-        mapped({"q": ["x"], "answer": "a"}, template="{q}")
+        mapped({"q": [["x"]], "answer": "a"}, template="{q}")
     assert caught.value.reason == "wrong type"
     with pytest.raises(RowProblem, match="no prompt"):
         mapped({"q": None, "answer": "a"}, template="Question: {q}")
+
+
+def test_a_question_names_the_lines_that_settle_it() -> None:
+    with pytest.raises(AmbiguousFormat) as caught:
+        detect([RawRow(1, {"question": "q", "my text": "x", "article": "t", "answer": "a"})], section())
+    assert caught.value.hint == (
+        'Write one of these under data: template: "{article}\\n\\n{question}" and columns: {completion: answer} '
+        '(all of it is the prompt); columns: {prompt: question, completion: answer} ("article" is left out).'
+    )
+    for reading in caught.value.readings:
+        assert yaml.safe_load("\n".join(reading.lines)) == reading.settings
+
+
+@pytest.mark.parametrize("name", ["a", "two words", "yes", "1", "-x", "é", "a:b", "{q}", "it's", 'a "b"', "#x", ""])
+def test_settings_are_written_as_yaml(name: str) -> None:
+    reading = Reading("", {"columns": {"prompt": name}})
+    assert yaml.safe_load(reading.lines[0]) == reading.settings
+
+
+def test_named_columns_are_taken_alone() -> None:
+    values = {"system": "s", "prompt": "q", "completion": "a", "label": False}
+    with pytest.raises(RowProblem, match="not liked"):
+        mapped(values)
+    assert mapped(values, columns={"prompt": "prompt", "completion": "completion"}).turns == (QUESTION, ANSWER)
+    assert mapped(values, columns={"system": "system"}).turns == (Turn("system", "s"), QUESTION, ANSWER)
+
+
+def test_a_configured_format_finds_columns_with_other_names() -> None:
+    assert mapped({"Question": "q", "reply": "a"}, format="prompt-completion").turns == (QUESTION, ANSWER)
+
+
+def test_a_row_of_another_format_behind_the_first_ones_is_dropped_with_a_reason() -> None:
+    chosen = section()
+    mapper = RowMapper(detect([RawRow(1, {"prompt": "q", "completion": "a"})], chosen), None)
+    with pytest.raises(RowProblem, match="no answer"):
+        mapper.example(RawRow(2, {"messages": MESSAGES}))
+
+
+def test_not_a_number_is_nothing() -> None:
+    assert mapped({"instruction": "q", "input": float("nan"), "output": "a"}).turns == (QUESTION, ANSWER)
+    with pytest.raises(RowProblem, match="no answer"):
+        mapped({"prompt": "q", "completion": float("nan")}, format="prompt-completion")
+
+
+def test_what_follows_the_last_answer_is_left_out() -> None:
+    assert mapped({"messages": [*MESSAGES, {"role": "user", "content": "thanks"}]}).turns == (QUESTION, ANSWER)
+
+
+def test_reasoning_has_every_name_that_templates_read() -> None:
+    turn = mapped({"messages": [MESSAGES[0], {"role": "assistant", "content": "a", "reasoning": "r"}]}).turns[1]
+    assert turn.fields == {"thinking": "r", "reasoning": "r", "reasoning_content": "r"}
+
+
+def test_a_template_takes_lists_line_by_line() -> None:
+    assert mapped({"q": ["x", 2], "answer": "a"}, template="{q}").turns[0] == Turn("user", "x\n2")
+
+
+@pytest.mark.parametrize(
+    ("message", "reason", "why"),
+    [
+        ({"role": "assistant", "tool_calls": "oops"}, "wrong type", "not JSON"),
+        ({"role": "assistant", "tool_calls": [1]}, "wrong type", "holds a number"),
+        ({"role": "assistant", "tool_calls": [{"function": {}}]}, "wrong type", "names no function"),
+        ({"role": "assistant", "content": "a", "weight": 0.5}, "unknown training mark", "weight 0.5"),
+        ({"role": "assistant", "content": [{"type": "image_url"}]}, "not text", "'image_url'"),
+        ({"role": "assistant", "content": [1]}, "wrong type", "holds a number"),
+        ({"role": "assistant", "content": "a", "name": "\ud800"}, "not Unicode", "surrogate"),
+        ({"from": "function_call", "value": "light()"}, "wrong type", "not JSON"),
+    ],
+)
+def test_an_odd_message_drops_its_row(message: dict[str, Any], reason: str, why: str) -> None:
+    with pytest.raises(RowProblem) as caught:
+        mapped({"messages": [MESSAGES[0], message, MESSAGES[1]]}, format="messages")
+    assert caught.value.reason == reason
+    assert why in caught.value.why
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"input_ids": [1, 2], "labels": [1]}, "wrong type"),
+        ({"input_ids": [1, 2], "labels": [1, 3]}, "wrong type"),
+        ({"input_ids": [1, "x"], "labels": [1, 2]}, "wrong type"),
+        ({"input_ids": [], "labels": []}, "no text"),
+        ({"segments": [{"text": "x", "label": False}]}, "no answer"),
+        ({"segments": [{"text": 1, "label": True}]}, "wrong type"),
+        ({"instruction": "q", "output": "a", "history": [["x"]]}, "wrong type"),
+        ({"messages": MESSAGES, "tools": "oops"}, "wrong type"),
+    ],
+)
+def test_an_odd_row_has_a_reason(values: dict[str, Any], reason: str) -> None:
+    whole = {"input_ids": [1], "segments": [{"text": "x", "label": True}], "history": [["x", "y"]], "tools": "[]"}
+    first = {name: whole.get(name, value) for name, value in values.items()}
+    chosen = section()
+    mapper = RowMapper(detect([RawRow(1, first | ({"labels": [1]} if "labels" in first else {}))], chosen), None)
+    with pytest.raises(RowProblem) as caught:
+        mapper.example(RawRow(2, values))
+    assert caught.value.reason == reason

@@ -40,7 +40,7 @@ WORDS = "one " * 40
 
 
 def test_every_row_is_accounted_for(encoder: Encoder) -> None:
-    data = rows(SHORT, pair("Hi", ""), pair("Hi", None), pair("Hi", 3), pair("", "x"), SHORT)
+    data = rows(SHORT, pair("Hi", ""), pair("Hi", None), pair("Hi", {}), pair("", "x"), SHORT)
     result = prepared(encoder, data)
     report = result.report
     assert [row.number for row in result.rows] == [1, 6]
@@ -123,7 +123,7 @@ def test_only_unusable_rows_name_the_reason_and_the_first(encoder: Encoder) -> N
         prepared(encoder, rows(pair("Hi", ""), pair("Hi", "")))
     assert caught.value.why.startswith("All 2 rows are dropped for this reason: no answer. The first is row 1:")
     with pytest.raises(DataError) as caught:
-        prepared(encoder, rows(pair("Hi", 3), pair("Hi", ""), pair("Hi", "")))
+        prepared(encoder, rows(pair("Hi", {}), pair("Hi", ""), pair("Hi", "")))
     assert (
         "None of the 3 rows is usable: 2 are dropped for this reason: no answer. The first is row 2" in caught.value.why
     )

@@ -18,7 +18,15 @@ from qlora_tui.config import DataSection
 from qlora_tui.data.formats import Example, Turn
 from qlora_tui.data.model_files import named_special_tokens
 from qlora_tui.data.problems import RowProblem
-from qlora_tui.data.spans import PROBE, Span, as_messages, find_turn_end, render_with_spans, token_range
+from qlora_tui.data.spans import (
+    PROBE,
+    Span,
+    as_messages,
+    find_turn_end,
+    render_with_spans,
+    template_variables,
+    token_range,
+)
 from qlora_tui.data.template import ChatTemplate, TemplateRefusal
 from qlora_tui.errors import DataError, ModelError
 from qlora_tui.text import one_line
@@ -120,12 +128,16 @@ class Encoder:
             DataError: if the template does not suit the whole data.
         """
         rendered = [self._render(example) for example in examples]
-        texts = [item[0] for item in rendered if not isinstance(item, RowProblem)]
+        texts = [item[0] for item in rendered if isinstance(item, tuple)]
         encodings = iter(self.tokenizer.encode_batch(texts, add_special_tokens=False))
         rows: list[EncodedRow | RowProblem] = []
         for example, item in zip(examples, rendered, strict=True):
-            rows.append(item if isinstance(item, RowProblem) else self._row(example, next(encodings), item[1]))
+            rows.append(self._row(example, next(encodings), item[1]) if isinstance(item, tuple) else item)
         return rows
+
+    def is_closed(self, row: EncodedRow) -> bool:
+        """Whether the last token of a row ends it and is trained."""
+        return bool(row.input_ids) and row.trained[-1] and row.input_ids[-1] in self._end_ids
 
     def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
         """Token ids of a conversation with an answer opened at its end: what the model is given when it is used.
@@ -142,23 +154,33 @@ class Encoder:
         texts: list[str] = self.tokenizer.decode_batch([[token] for token in input_ids], skip_special_tokens=False)
         return texts
 
-    def _render(self, example: Example) -> tuple[str, list[Span]] | RowProblem:
+    def _render(self, example: Example) -> tuple[str, list[Span]] | EncodedRow | RowProblem:
+        if example.ids is not None:
+            return self._given(example.number, *example.ids)
         if example.text is not None:
-            return example.text, []
+            return example.text, list(example.spans or ())
         try:
             if self.train_all:
-                return self.template.render(as_messages(example)), []
+                return self.template.render(as_messages(example), variables=template_variables(example)), []
             return render_with_spans(self.template, example, self._turn_end)
         except TemplateRefusal as refusal:
             return RowProblem(example.number, "refused by the chat template", refusal.why, refusal.hint)
         except RowProblem as problem:
             return problem
 
+    def _given(self, number: int, ids: list[int], trained: list[bool]) -> EncodedRow | RowProblem:
+        """A row that is token ids already."""
+        if max(ids) >= len(self._shared_ids) or min(ids) < 0:
+            detail = f"Token {max(ids)} is beyond the {len(self._shared_ids)} tokens that this model knows."
+            return RowProblem(number, "unknown token", detail, "Tokenise the rows with this model's tokenizer.")
+        return EncodedRow(number, list(map(self._shared_ids.__getitem__, ids)), trained)
+
     def _row(self, example: Example, encoding: Any, spans: list[Span]) -> EncodedRow:
         ids = list(map(self._shared_ids.__getitem__, encoding.ids))
-        if example.text is not None:
+        is_plain = example.text is not None and example.spans is None
+        if is_plain:
             ids = self._closed_text(example.number, ids)
-        if example.text is not None or self.train_all:
+        if is_plain or self.train_all:
             trained = [True] * len(ids)
             if ids and ids[0] == self.bos_id:
                 trained[0] = False

@@ -13,8 +13,9 @@ from itertools import chain, islice
 import numpy as np
 
 from qlora_tui.config import DataSection
+from qlora_tui.data.detection import detect
 from qlora_tui.data.encode import EncodedRow, Encoder
-from qlora_tui.data.formats import Example, Turn, detect
+from qlora_tui.data.formats import Example, Turn
 from qlora_tui.data.mapping import RowMapper
 from qlora_tui.data.problems import RowProblem
 from qlora_tui.data.report import PreparationReport, TokenCounts
@@ -132,7 +133,7 @@ class Preparation:
         self.mapping = detect(self.first, section)
         self.mapper = RowMapper(self.mapping, section.system_prompt)
         self.seen = self.kept = self.truncated = self.tokens_lost = self.untrained = self.straddling = 0
-        self.tokens = self.trained_tokens = 0
+        self.tokens = self.trained_tokens = self.open_ends = 0
         self.lengths = array("I")
         self.dropped: Counter[str] = Counter()
         self.first_problems: dict[str, RowProblem] = {}
@@ -176,6 +177,8 @@ class Preparation:
             return self._drop(Outcome(raw, example, row), pieces)
         self.kept += 1
         self.straddling += row.straddles
+        if example.ids is not None or example.spans is not None:
+            self.open_ends += not self.encoder.is_closed(row)
         kept = sum(stop - start for start, stop in pieces)
         self.tokens += kept
         whole = kept == len(row.input_ids)
@@ -218,6 +221,7 @@ class Preparation:
         if not self.kept:
             raise self._nothing_left()
         is_text = self.mapping.format == "text"
+        is_conversation = self.mapping.format not in ("text", "segments", "pre-tokenised")
         return PreparationReport(
             format=self.mapping.format,
             columns=self.mapping.columns,
@@ -231,8 +235,11 @@ class Preparation:
             tokens=self._token_counts(),
             untrained_rows=self.untrained,
             straddling_rows=self.straddling,
-            end_of_turn_trained=is_text or self.encoder.end_of_turn_trained,
-            template_warnings=() if is_text else self.encoder.warnings,
+            end_of_turn_trained=is_text
+            or (self.encoder.end_of_turn_trained if is_conversation else not self.open_ends),
+            notes=self.mapping.notes,
+            open_ends=self.open_ends,
+            template_warnings=self.encoder.warnings if is_conversation else (),
             lengths=self.lengths,
         )
 

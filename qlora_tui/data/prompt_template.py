@@ -23,10 +23,10 @@ class PromptTemplate:
         return tuple(dict.fromkeys(column for _, column in self.parts if column is not None))
 
     def fill(self, values: Mapping[str, Any]) -> str:
-        """The prompt for one row; a missing or null column is empty.
+        """The prompt for one row; a missing or null column is empty, a list of texts has a line for each.
 
         Raises:
-            TypeError: if a column holds a list or an object; the message is a sentence.
+            TypeError: if a column holds an object or a list of other things; the message is a sentence.
         """
         return "".join(
             literal + (_text(column, values.get(column)) if column else "") for literal, column in self.parts
@@ -66,4 +66,6 @@ def _text(column: str, value: object) -> str:
         return value
     if isinstance(value, (int, float)):
         return str(value)
+    if isinstance(value, list) and all(isinstance(item, (str, int, float)) for item in value):
+        return "\n".join(map(str, value))
     raise TypeError(f"Column {column!r} holds {type(value).__name__} where text is needed.")

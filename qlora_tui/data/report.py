@@ -26,7 +26,8 @@ class PreparationReport:
     ``rows`` were read, ``kept`` of them are trained on (a row split into pieces counts once), the others are in
     ``dropped`` by reason, ``first_dropped`` holds the line of the first one of each reason. ``lengths`` are those of
     all encoded rows before any cut, in order; ``tokens_lost`` were cut from rows that are kept; a straddling row has a
-    token that covers both prompt and answer.
+    token that covers both prompt and answer. ``open_ends`` counts rows with a mask of their own that does not train an
+    end token last; ``notes`` are what the format itself gives to know.
     """
 
     format: Format
@@ -42,13 +43,15 @@ class PreparationReport:
     untrained_rows: int
     straddling_rows: int
     end_of_turn_trained: bool
+    notes: tuple[str, ...]
+    open_ends: int
     template_warnings: tuple[str, ...]
     lengths: Sequence[int] = field(repr=False)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a person should know before training, one sentence each; empty if there is nothing."""
-        return tuple(self._row_warnings()) + self.template_warnings
+        return self.notes + tuple(self._row_warnings()) + self.template_warnings
 
     def _row_warnings(self) -> Iterator[str]:
         if self.truncated:
@@ -56,6 +59,8 @@ class PreparationReport:
         if self.dropped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items())
             yield f"{self.rows - self.kept} of {self.rows} rows are not used: {reasons}."
+        if self.open_ends:
+            yield f"{self.open_ends} of {self.rows} rows do not end in a trained end token; the model may not stop."
         if self.straddling_rows:
             yield (
                 f"In {self.straddling_rows} rows a token covers the end of the prompt and the start of the answer; "

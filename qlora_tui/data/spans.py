@@ -38,24 +38,24 @@ def render_with_spans(template: ChatTemplate, example: Example, turn_end: str | 
         TemplateRefusal: if the template refuses it.
         DataError: if the template renders earlier turns differently once later ones follow.
     """
-    messages = as_messages(example)
+    messages, variables = as_messages(example), template_variables(example)
     if example.turns[0].role == "assistant":
         raise RowProblem(example.number, "starts with the assistant", "There is no prompt before its first answer.")
     speaking = [index for index, turn in enumerate(example.turns) if turn.role == "assistant"]
+    wanted = {index for index in speaking if index >= example.context and example.turns[index].trained}
     if template.has_marks:
-        text, marks = template.render_marked(messages)
+        text, marks = template.render_marked(messages, variables)
         if len(marks) == len(speaking):
-            wanted = [mark for mark, index in zip(marks, speaking, strict=True) if index >= example.context]
-            return text, [_closed_mark(text, mark, turn_end) for mark in wanted]
+            pairs = zip(marks, speaking, strict=True)
+            return text, [_closed_mark(text, mark, turn_end) for mark, index in pairs if index in wanted]
     else:
-        text = template.render(messages)
+        text = template.render(messages, variables=variables)
     spans = []
-    for index in speaking:
-        if index >= example.context:
-            span = _span(template, text, messages[: index + 1], turn_end)
-            if span is None:
-                raise _no_span(example.number, index)
-            spans.append(span)
+    for index in sorted(wanted):
+        span = _span(template, text, messages[: index + 1], variables, turn_end)
+        if span is None:
+            raise _no_span(example.number, index)
+        spans.append(span)
     return text, spans
 
 
@@ -77,22 +77,43 @@ def find_turn_end(template: ChatTemplate, tokens: Iterable[str]) -> str | None:
 
 def as_messages(example: Example) -> list[Message]:
     """The turns as a chat template takes them."""
-    return [{"role": turn.role, "content": turn.content} for turn in example.turns]
+    return [
+        {"role": turn.role, "content": turn.content} if turn.fields is None else _with_fields(turn)
+        for turn in example.turns
+    ]
 
 
-def _span(template: ChatTemplate, text: str, messages: list[Message], turn_end: str | None) -> Span | None:
+def template_variables(example: Example) -> dict[str, Any] | None:
+    """What the chat template may read besides the messages."""
+    if example.tools is None and example.values is None:
+        return None
+    return {"tools": example.tools, **(example.values or {})}
+
+
+def _with_fields(turn: Turn) -> Message:
+    message = {"role": turn.role, "content": turn.content, **(turn.fields or {})}
+    return {name: value for name, value in message.items() if value is not None}
+
+
+def _span(
+    template: ChatTemplate,
+    text: str,
+    messages: list[Message],
+    variables: dict[str, Any] | None,
+    turn_end: str | None,
+) -> Span | None:
     """The span in ``text`` of the last of ``messages``, which begin the conversation; None if it is not clear."""
-    prompt = template.render(messages[:-1], add_generation_prompt=True)
+    prompt = template.render(messages[:-1], add_generation_prompt=True, variables=variables)
     if not text.startswith(prompt):
         return None
     start = len(prompt)
     # The usual case first: the answer word for word with its end token behind it. It also serves templates that show
     # the reasoning of the last turn only, or that close the whole conversation with one token more.
-    content = str(messages[-1]["content"])
+    content = str(messages[-1].get("content", ""))
     for said in (content, content.strip()):
         if turn_end and text.startswith(said + turn_end, start):
             return start, start + len(said) + len(turn_end)
-    until = template.render(messages)
+    until = template.render(messages, variables=variables)
     return (start, max(start, len(until.rstrip()))) if text.startswith(until) else None
 
 

@@ -103,16 +103,26 @@ class ChatTemplate:
             )
         return cls(("{{ bos_token }}" if adds_bos and "bos_token" in tokens else "") + PLAIN_SOURCE, tokens, "plain")
 
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool = False,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
         """The conversation as text; ``add_generation_prompt`` opens an answer at its end.
+
+        Args:
+            variables: What the template may read besides, such as ``tools``.
 
         Raises:
             TemplateRefusal: if the template raises an error for this conversation.
             DataError: if the text grows beyond 64 Mi characters.
         """
-        return "".join(self._blocks(messages, add_generation_prompt, []))
+        return "".join(self._blocks(messages, add_generation_prompt, variables, []))
 
-    def render_marked(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
+    def render_marked(
+        self, messages: Sequence[Message], variables: Mapping[str, Any] | None = None
+    ) -> tuple[str, list[tuple[int, int]]]:
         """The conversation as text, and the character spans inside ``{% generation %}`` marks.
 
         Raises:
@@ -120,14 +130,22 @@ class ChatTemplate:
         """
         written: list[str] = []
         with self._marks.record(written) as spans:
-            self._blocks(messages, False, written)
+            self._blocks(messages, False, variables, written)
             return "".join(written), list(spans)
 
-    def _blocks(self, messages: Sequence[Message], add_generation_prompt: bool, written: list[str]) -> list[str]:
+    def _blocks(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool,
+        variables: Mapping[str, Any] | None,
+        written: list[str],
+    ) -> list[str]:
         size = 0
-        variables = {**self._variables, "messages": messages, "add_generation_prompt": add_generation_prompt}
+        known = {**self._variables, "messages": messages, "add_generation_prompt": add_generation_prompt}
+        if variables:
+            known.update(variables)
         try:
-            for block in self._compiled.root_render_func(self._compiled.new_context(variables, shared=True)):
+            for block in self._compiled.root_render_func(self._compiled.new_context(known, shared=True)):
                 written.append(block)
                 size += len(block)
                 if size > MAX_OUTPUT_CHARS:

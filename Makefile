@@ -9,7 +9,8 @@ TORCH := torch==2.13.0
 SHELL := /bin/bash
 
 # Each measures one thing and publishes its table in docs/benchmarks.md; the name is that of its module in benchmarks/.
-BENCH_TARGETS := $(addprefix bench-,demo control replay resume packing overhead errors fit rivals)
+BENCH_TARGETS := $(addprefix bench-,demo control replay resume packing overhead errors)
+BENCH_TARGETS += $(addprefix bench-,fit rivals catalog)
 BENCH_TARGETS += $(addprefix bench-,formats)
 
 .PHONY: demo test test-fast check bench $(BENCH_TARGETS) install install-dev clean

@@ -25,6 +25,7 @@ Examples:
   qlora-tui attach spam-triage              watch a run from any terminal
   qlora-tui stop spam-triage                finish the step, save, stop
   qlora-tui resume spam-triage              go on from the last checkpoint
+  qlora-tui inspect --config run.yaml       what the data will teach, before anything is trained
   qlora-tui chat spam-triage --prompt "Win a prize now!" --compare
 
 \b
@@ -178,6 +179,20 @@ def resume(run: Run, as_json: Json = False) -> None:
     from qlora_tui.train_command import go_on
 
     raise typer.Exit(go_on(run, as_json=as_json))
+
+
+@app.command()
+def inspect(
+    config: Annotated[Path, typer.Option(metavar="FILE", help="The config whose data is looked at.")],
+    row: Annotated[
+        str | None, typer.Option(metavar="N", help="Show this row in full: its number, longest, shortest or random.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what the data will teach: format, lengths, trained tokens, duplicates, private data, single rows."""
+    from qlora_tui.terminal.inspect_command import inspect as run
+
+    run(config, row, as_json=as_json)
 
 
 @app.command()

@@ -139,6 +139,22 @@ class Encoder:
         """Whether the last token of a row ends it and is trained."""
         return bool(row.input_ids) and row.trained[-1] and row.input_ids[-1] in self._end_ids
 
+    def rendered(self, example: Example) -> str:
+        """The text whose tokens :meth:`encode` makes.
+
+        Raises:
+            RowProblem, DataError: as :meth:`encode`.
+        """
+        item = self._render(example)
+        if isinstance(item, RowProblem):
+            raise item
+        return self.text_of(item.input_ids) if isinstance(item, EncodedRow) else item[0]
+
+    def text_of(self, input_ids: Sequence[int]) -> str:
+        """The text that token ids spell, special tokens included."""
+        text: str = self.tokenizer.decode(list(input_ids), skip_special_tokens=False)
+        return text
+
     def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
         """Token ids of a conversation with an answer opened at its end: what the model is given when it is used.
 

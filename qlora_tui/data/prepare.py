@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -146,9 +146,14 @@ class Preparation:
         """
         stream = chain(self.first, self._rows)
         while chunk := list(islice(stream, CHUNK_ROWS)):
-            yield self._add(chunk)
+            yield self.add(chunk)
 
-    def _add(self, chunk: list[RawRow]) -> list[Outcome]:
+    def add(self, chunk: Sequence[RawRow]) -> list[Outcome]:
+        """What becomes of some rows, which are counted.
+
+        Raises:
+            DataError: if a row is too long and ``long_rows`` is ``error``.
+        """
         self.seen += len(chunk)
         mapped = [self._mapped(raw) for raw in chunk]
         encoded = iter(self.encoder.encode_batch([item for item in mapped if isinstance(item, Example)]))

@@ -27,11 +27,15 @@ def main(arguments: list[str]) -> int:
         from qlora_tui.engine.chat import main as chat
 
         return chat(arguments[1:])
+    if arguments == ["inspect"]:
+        from qlora_tui.engine.inspect_command import main as inspect
+
+        return inspect()
     if arguments[:1] == ["selftest"]:
         from qlora_tui.engine.selftest import main as selftest
 
         return selftest()
-    sys.stderr.write("usage: python -m qlora_tui.engine train RUN_DIR [--resume] | chat … | selftest\n")
+    sys.stderr.write("usage: python -m qlora_tui.engine train RUN_DIR [--resume] | chat … | inspect | selftest\n")
     return 2
 
 

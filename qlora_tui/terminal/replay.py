@@ -35,7 +35,7 @@ def run_from_config(path: Path, *, name: str | None, overwrite: bool) -> RunDire
     Raises:
         QloraError: if the config, its paths or the name cannot be used, or the run cannot be created.
     """
-    config = _with_absolute_paths(load_config(path), path)
+    config = with_absolute_paths(load_config(path), path)
     expected = _lock_beside(path)
     changes: dict[str, Any] = {}
     if name is not None:
@@ -95,7 +95,7 @@ def _free_name(config: RunConfig) -> str:
     return name
 
 
-def _with_absolute_paths(config: RunConfig, path: Path) -> RunConfig:
+def with_absolute_paths(config: RunConfig, path: Path) -> RunConfig:
     """``config`` with every path absolute, because the run's process and a later replay work in other folders."""
     folder = path.absolute().parent
     data: dict[str, Any] = {"source": _located(config.data.source, folder, DataError, _DATA_SUFFIXES)}

@@ -1,0 +1,300 @@
+"""Inspections: counts, findings, previews, the cache, and the command as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_cli import assert_error, console
+from test_text import HOSTILE, acts
+
+from qlora_tui.config import RunConfig
+from qlora_tui.data.inspection import Glance, Inspection, from_json, to_json
+from qlora_tui.data.preview import Which
+from qlora_tui.engine.inspection import Cancelled, Inspector, Stage, inspect
+from qlora_tui.errors import DataError, UsageError
+from qlora_tui.terminal.inspecting import parse_which, run_inspection
+
+CONTRACT = {
+    "format", "columns", "rows", "kept", "dropped", "truncated", "tokens", "untrained_rows", "end_of_turn_trained",
+    "duplicates", "eval_overlap", "findings", "samples",
+}  # fmt: skip
+
+
+def pair(prompt: Any, completion: Any) -> dict[str, Any]:
+    return {"prompt": prompt, "completion": completion}
+
+
+ROWS = [
+    pair("What is the capital of France, and why do people like to visit it so much?", "Paris; for its museums."),
+    pair("Write to bob@example.org about the parcel that came late.", "I have written to bob@example.org."),
+    pair("Hi", ""),
+    pair("Name a colour.", "blue"),
+    pair("Name a colour.", "red"),
+    pair("Name a colour.", "red"),
+    pair("Count.", "one " * 90),
+    pair("The cafÃ© was closed \x1b[2J and the naÃ¯ve guests left.", "I see."),
+]
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def config_for(model: Path, source: Path, **data: Any) -> RunConfig:
+    return RunConfig.model_validate(
+        {"name": "x", "model": {"source": str(model)}, "data": {"source": str(source), "max_length": 64, **data}}
+    )
+
+
+@pytest.fixture
+def model(model_folder: Path) -> Path:
+    """A folder that passes as a model as far as data goes."""
+    (model_folder / "config.json").write_text('{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')
+    (model_folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    return model_folder
+
+
+@pytest.fixture
+def config(model: Path, tmp_path: Path) -> RunConfig:
+    return config_for(model, write_rows(tmp_path / "rows.jsonl", ROWS))
+
+
+def kinds(inspection: Inspection) -> dict[str, int]:
+    return {finding.kind: finding.rows for finding in inspection.findings}
+
+
+def test_rows_are_counted_and_faults_found(config: RunConfig) -> None:
+    found = inspect(config)
+    assert (found.rows, found.kept, found.dropped) == (8, 7, {"no answer": 1})
+    assert (found.format, found.columns) == ("prompt-completion", {"prompt": "prompt", "completion": "completion"})
+    assert (found.truncated, found.duplicates, found.untrained_rows) == (1, 1, 0)
+    assert found.end_of_turn_trained
+    assert found.tokens.max == found.quantiles[100] > 64
+    assert sum(found.histogram.counts) == 7
+    assert found.special_rows == {"longest": 7, "shortest": 4}
+    expected = {"empty_answer": 1, "truncated": 1, "duplicate": 1, "contradiction": 3, "email": 1, "mojibake": 1}
+    assert kinds(found) == expected | {"control_character": 1}
+    assert [finding.severity for finding in found.findings] == sorted(
+        (finding.severity for finding in found.findings), key=["serious", "warning", "notice"].index
+    )
+
+
+def test_evidence_is_masked_and_safe(config: RunConfig) -> None:
+    found = {finding.kind: finding for finding in inspect(config).findings}
+    (email,) = found["email"].examples
+    assert email.row == 2
+    assert "b•••@•••.org" in email.text
+    assert "bob@" not in to_json(inspect(config))
+    assert "␛[2J" in found["control_character"].examples[0].text
+
+
+def test_the_json_is_the_promised_one(config: RunConfig) -> None:
+    contract = inspect(config).contract()
+    assert set(contract) == CONTRACT
+    assert set(contract["tokens"]) == {"total", "trained", "p50", "p95", "max"}
+    assert {"kind", "rows", "examples"} <= set(contract["findings"][0])
+
+
+def test_overlap_with_evaluation_rows(model: Path, tmp_path: Path) -> None:
+    long = "Tell me in a few words why the sky over the sea looks so very blue at noon in the summer."
+    train = write_rows(
+        tmp_path / "rows.jsonl", [pair(f"Number {n}?", str(n)) for n in range(20)] + [pair(long, "Air.")]
+    )
+    held_out = write_rows(
+        tmp_path / "held.jsonl",
+        [pair("Number 3?", "3"), pair("Number 4?", "5"), pair("New?", "yes"), pair(long + " Please!", "Air.")],
+    )
+    found = inspect(config_for(model, train, evaluation={"source": str(held_out)}))
+    assert (found.evaluation_rows, found.eval_overlap) == (4, 1)
+    assert kinds(found) == {"eval_overlap": 1, "eval_same_prompt": 1, "eval_near_overlap": 1}
+    assert found.findings[0].examples[0].part == "evaluation"
+
+
+def test_previews_show_the_row_as_it_is_trained(config: RunConfig) -> None:
+    inspector = Inspector(config)
+    wanted: list[tuple[Which, int]] = [("first", 1), ("longest", 7), ("shortest", 4), (2, 2)]
+    for which, row in wanted:
+        shown = inspector.preview(which)
+        assert (shown.row, shown.which) == (row, str(which))
+        assert "".join(text for text, _ in shown.tokens) == shown.rendered
+        assert json.loads(shown.raw) == ROWS[row - 1]
+    trained = "".join(text for text, trained in inspector.preview(1).tokens if trained)
+    assert trained == "Paris; for its museums.<|im_end|>"
+    assert inspector.preview(7).pieces == ((0, 64),)
+    assert 1 <= inspector.preview("random").row <= 8
+
+
+def test_a_preview_of_a_dropped_row_says_why(config: RunConfig) -> None:
+    shown = Inspector(config).preview(3)
+    assert (shown.tokens, shown.rendered) == ((), None)
+    assert shown.problem is not None
+    assert "no answer" in shown.problem
+
+
+def test_there_is_no_such_row(config: RunConfig) -> None:
+    with pytest.raises(DataError, match="There is no row 99"):
+        Inspector(config).preview(99)
+
+
+@pytest.mark.parametrize(
+    "text", ["日本語のテキスト", "👩‍👩‍👧 🇩🇪 emoji", "naïve — “quotes”", "مرحبا بالعالم", " leading and trailing "]
+)
+def test_token_texts_add_up(model: Path, tmp_path: Path, text: str) -> None:
+    source = write_rows(tmp_path / "rows.jsonl", [pair("Say it.", text)])
+    shown = Inspector(config_for(model, source)).preview()
+    assert "".join(token for token, _ in shown.tokens) == shown.rendered
+
+
+def test_the_second_inspection_is_remembered_and_a_changed_byte_noticed(config: RunConfig) -> None:
+    first, second = inspect(config), inspect(config)
+    assert (first.cached, second.cached) == (False, True)
+    assert second.contract() == first.contract()
+    source = Path(config.data.source)
+    source.write_bytes(source.read_bytes().replace(b"Paris", b"paris"))
+    assert not inspect(config).cached
+    assert not inspect(config.changed(data={"max_length": 48})).cached
+    assert inspect(config.changed(training={"epochs": 3})).cached
+
+
+def test_a_changed_template_is_noticed(config: RunConfig, model: Path) -> None:
+    assert not inspect(config).cached
+    template = model / "chat_template.jinja"
+    template.write_text(template.read_text() + "{# changed #}")
+    assert not inspect(config).cached
+
+
+def test_a_damaged_memory_is_no_memory(config: RunConfig, isolated_home: Path) -> None:
+    inspect(config)
+    (remembered,) = (isolated_home / "cache" / "inspections").glob("*.json")
+    remembered.write_text('{"format": 3}')
+    assert not inspect(config).cached
+
+
+def test_it_can_be_cancelled(config: RunConfig) -> None:
+    stages: list[Stage] = []
+    with pytest.raises(Cancelled):
+        inspect(config, stages.append, lambda: bool(stages))
+    assert [stage.name for stage in stages] == ["fingerprint of the train data"]
+
+
+def test_values_survive_the_wire(config: RunConfig) -> None:
+    inspector = Inspector(config)
+    found, glance = inspector.inspect(), inspector.glance()
+    assert from_json(Inspection, to_json(found)) == found
+    assert from_json(Glance, to_json(glance)) == glance
+    assert glance.preview.row == 1
+
+
+def test_half_a_surrogate_pair_survives_the_wire(model: Path, tmp_path: Path) -> None:
+    source = tmp_path / "rows.jsonl"
+    source.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "\\ud800", "completion": "\\udfff"}\n')
+    shown = Inspector(config_for(model, source)).preview(2)
+    assert "not Unicode" in (shown.problem or "")
+    assert to_json(shown).isascii()
+
+
+def test_the_licence_of_the_card_stands_beside_the_models(config: RunConfig, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# Rows\n")
+    found = inspect(config)
+    assert found.licences.data == "cc-by-nc-4.0"
+    assert "may not be used commercially" in next(each.message for each in found.findings if each.kind == "licence")
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "last", "", "\x1b[2J"])
+def test_a_row_that_cannot_be_meant(text: str) -> None:
+    with pytest.raises(UsageError, match="cannot be shown"):
+        parse_which(text)
+
+
+def test_the_engine_process_answers(config: RunConfig) -> None:
+    glances: list[Glance] = []
+    stages: list[str] = []
+    found = run_inspection(config, "longest", lambda name, *_: stages.append(name), glances.append)
+    assert found.samples[0].row == 7
+    assert glances[0].format == "prompt-completion"
+    assert stages[-1] == "train rows"
+
+
+def test_faults_of_the_data_come_back_as_sentences(config: RunConfig) -> None:
+    Path(config.data.source).write_text("{")
+    with pytest.raises(Exception, match="Line 1 of") as caught:
+        run_inspection(config, "first", lambda *_: None)
+    assert getattr(caught.value, "exit_code", None) == 2
+
+
+def test_nothing_heavy_is_loaded(config: RunConfig) -> None:
+    script = (
+        "import json, sys; from qlora_tui.config import RunConfig; from qlora_tui.engine.inspection import inspect;"
+        "inspect(RunConfig.model_validate(json.loads(sys.argv[1])));"
+        "heavy = ('torch', 'transformers', 'datasets', 'scipy', 'pandas', 'trl');"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, config.model_dump_json()],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ,
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def write_config(folder: Path, model: Path, rows: list[dict[str, Any]]) -> Path:
+    write_rows(folder / "rows.jsonl", rows)
+    path = folder / "run.yaml"
+    path.write_text(
+        f"name: x\nmodel: {{source: {json.dumps(str(model))}}}\ndata: {{source: rows.jsonl, max_length: 64}}\n"
+    )
+    return path
+
+
+def test_the_command_tells_it_on_a_page(model: Path, tmp_path: Path) -> None:
+    path = write_config(tmp_path, model, ROWS)
+    done = console("inspect", "--config", str(path))
+    assert (done.returncode, done.stderr) == (0, "")
+    for part in (
+        "8 read, 7 kept, 1 dropped",
+        "── cut at 64 (data.max_length)",
+        "⟦",
+        "⟧",
+        "b•••@•••.org",
+        "end of turn  trained",
+    ):
+        assert part in done.stdout
+    values = json.loads(console("inspect", "--config", str(path), "--json", "--row", "2").stdout)
+    assert set(values) == CONTRACT
+    assert values["samples"][0]["row"] == 2
+    assert ["blue", True] in json.loads(console("inspect", "--config", str(path), "--json", "--row", "4").stdout)[
+        "samples"
+    ][0]["tokens"]
+
+
+def test_mistakes_are_sentences(model: Path, tmp_path: Path) -> None:
+    path = write_config(tmp_path, model, ROWS)
+    assert_error(console("inspect", "--config", str(path), "--row", "99"), 2, "There is no row 99")
+    assert_error(console("inspect", "--config", str(path), "--row", "best"), 2, "longest, shortest or random")
+    (tmp_path / "rows.jsonl").unlink()
+    assert_error(console("inspect", "--config", str(path)), 2, "rows.jsonl")
+
+
+@pytest.mark.parametrize("row", [1, 2])
+def test_hostile_rows_do_not_act(model: Path, tmp_path: Path, row: int) -> None:
+    hostile = (
+        " ".join(text for text in HOSTILE if text.isprintable() or "\ud800" not in text)
+        + " [bold red]markup[/] :smile:"
+    )
+    rows = [pair(hostile, hostile), {"prompt": hostile, "completion": "", "\x1b[31mcolumn\u202e": hostile}]
+    path = write_config(tmp_path, model, rows)
+    path.write_text(path.read_text().replace("max_length: 64", "max_length: 2048"))
+    done = console("inspect", "--config", str(path), "--row", str(row))
+    assert done.returncode == 0
+    assert not any(acts(character) for character in done.stdout)
+    assert "[bold red]markup[/] :smile:" in done.stdout.replace("│", "").replace("\n", "")
+    assert console("inspect", "--config", str(path), "--json").stdout.isascii()

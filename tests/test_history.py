@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from qlora_tui.gpus import Gpu, GpuMemory
 from qlora_tui.memory import history
+from qlora_tui.memory.device import device_of
 from qlora_tui.memory.history import MeasuredRun, calibration, formula_fault, read_history, remember
 
 GIB = 2**30
@@ -128,6 +130,15 @@ def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(OSError, match="file"):
         remember(measured(), tmp_path / "file" / "history.jsonl")
+
+
+def test_the_device_of_the_next_estimate_knows_what_was_measured() -> None:
+    gpu = Gpu(0, "NVIDIA H100 80GB HBM3", memory=GpuMemory(80 * GIB, 79 * GIB), capability=(9, 0))
+    assert device_of(gpu, gpu.memory).context is None
+    remember(measured(stack=history.stack_versions(), context=GIB))
+    device = device_of(gpu, gpu.memory)
+    assert device.context == device.facts.context == GIB
+    assert "one earlier run" in device.notes[0]
 
 
 def test_the_installed_stack_is_read_without_importing_it() -> None:

@@ -6,7 +6,9 @@ evaluation cannot disagree; row boundaries are kept by padding, never by an all-
 
 from __future__ import annotations
 
+import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +20,9 @@ from transformers import GenerationConfig
 from qlora_tui.data.formats import Turn
 from qlora_tui.data.prepare import PreparedRow
 from qlora_tui.engine.attention import PACKED_VARLEN
+from qlora_tui.engine.gauge import is_out_of_memory, release_memory
 from qlora_tui.engine.measurement import Measurement, RowResult
+from qlora_tui.errors import OutOfMemory
 
 MAX_LABELS = 20
 CPU_TOKENS_PER_BATCH = 1024
@@ -103,18 +107,63 @@ def measure(
     """
     start = time.monotonic()
     results: dict[int, RowResult] = {}
-    with measuring(model), _last_hidden_state(model) as hidden:
-        for batch in _batches(rows, model.device):
+    pending = deque(_batches(rows, model.device))
+    most = math.inf
+    while pending:
+        batch = pending.popleft()
+        tokens = len(batch) * max(len(rows[i].input_ids) for i in batch)
+        found = _measure_batch(model, rows, batch, pad_id, labels) if tokens <= most or len(batch) == 1 else None
+        if found is None:
+            if len(batch) == 1:
+                raise _row_too_long(rows[batch[0]])
+            # The halves of this one, and no later one that is as large.
+            most = min(most, tokens // 2)
+            middle = len(batch) // 2
+            pending.extendleft((batch[middle:], batch[:middle]))
+            continue
+        results |= zip(batch, found, strict=True)
+        if on_progress:
+            on_progress(len(results))
+    return Measurement(tuple(results[i] for i in range(len(rows))), time.monotonic() - start)
+
+
+def heaviest(rows: Sequence[PreparedRow], device: torch.device) -> list[PreparedRow]:
+    """The rows of the batch that needs most memory."""
+    batches = list(_batches(rows, device))
+    largest = max(batches, key=lambda batch: len(batch) * max(len(rows[i].input_ids) for i in batch), default=[])
+    return [rows[i] for i in largest]
+
+
+def _measure_batch(
+    model: Any, rows: Sequence[PreparedRow], batch: list[int], pad_id: int, labels: Labels | None
+) -> list[RowResult] | None:
+    """The results of one batch, or None if memory ran out; it is released by then."""
+    try:
+        with measuring(model), _last_hidden_state(model) as hidden:
             outputs = model(**_padded(rows, batch, pad_id, model.device), use_cache=False, fused_lm_head=True)
             losses = (-outputs.log_probs.float()).sum(dim=1).tolist()
             counts = outputs.label_mask.sum(dim=1).tolist()
             correct = _label_hits(model, hidden[0], [rows[i] for i in batch], labels)
-            for place, index in enumerate(batch):
-                metrics = {"accuracy": correct[place]} if correct else {}
-                results[index] = RowResult(rows[index].number, losses[place], int(counts[place]), metrics)
-            if on_progress:
-                on_progress(len(results))
-    return Measurement(tuple(results[i] for i in range(len(rows))), time.monotonic() - start)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    else:
+        return [
+            RowResult(
+                rows[index].number, losses[place], int(counts[place]), {"accuracy": correct[place]} if correct else {}
+            )
+            for place, index in enumerate(batch)
+        ]
+    release_memory()
+    return None
+
+
+def _row_too_long(row: PreparedRow) -> OutOfMemory:
+    return OutOfMemory(
+        "The run stopped because one held-out row does not fit into memory.",
+        f"Row {row.number} has {len(row.input_ids):,} tokens.",
+        "Lower data.max_length, or leave such rows out of the held-out rows.",
+    )
 
 
 def _batches(rows: Sequence[PreparedRow], device: torch.device) -> Iterator[list[int]]:

@@ -10,7 +10,7 @@ from qlora_tui.data.formats import Turn
 from qlora_tui.data.prepare import PreparedRow
 from qlora_tui.engine import metrics
 from qlora_tui.engine.control import Control
-from qlora_tui.engine.evaluate import MAX_NEW_TOKENS, Labels, generate, measure, prompt_turns, reference
+from qlora_tui.engine.evaluate import MAX_NEW_TOKENS, Labels, generate, heaviest, measure, prompt_turns, reference
 from qlora_tui.engine.measurement import Measurement
 from qlora_tui.engine.report import EventLog
 from qlora_tui.engine.rows import RunRows
@@ -55,6 +55,10 @@ class HeldOutMeasure:
     def loss_of(self, rows: Sequence[PreparedRow]) -> Measurement:
         """Loss and accuracy only: what an evaluation during training needs."""
         return measure(self._model, rows, self._pad_id, self._labels)
+
+    def probe(self, rows: Sequence[PreparedRow]) -> None:
+        """Go through the batch of ``rows`` that needs most memory, without a trace."""
+        measure(self._model, heaviest(rows, self._model.device), self._pad_id, self._labels)
 
     def full(
         self,

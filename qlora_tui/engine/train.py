@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from peft import set_peft_model_state_dict
-from safetensors.torch import load_file
+import torch
 from transformers import set_seed
 
 from qlora_tui.advice import playbook
@@ -22,11 +21,13 @@ from qlora_tui.engine.lock import build_lock, read_lock, write_lock
 from qlora_tui.engine.measurement import Measurement
 from qlora_tui.engine.prepare import Inputs
 from qlora_tui.engine.recipe_checks import check_model_supports, position_warning
+from qlora_tui.engine.replan import train_within_memory
 from qlora_tui.engine.report import EventLog
 from qlora_tui.engine.rows import as_dataset
 from qlora_tui.engine.ship import write_card
 from qlora_tui.engine.situation import situation_of
-from qlora_tui.engine.trainer import RunTrainer, memory_event
+from qlora_tui.engine.trainer import RunTrainer, load_adapter_weights
+from qlora_tui.engine.watch import MemoryWatch
 from qlora_tui.runs.directory import RunDirectory
 from qlora_tui.runs.events import Comparison, FinishStatus, RunFinished, Sample
 from qlora_tui.runs.files import write_atomic
@@ -51,6 +52,9 @@ class Training:
         self.hardware = inputs.hardware
         self.log = log
         self.control = control
+        self.watch = MemoryWatch(log)
+        self.probes = torch.cuda.is_available()
+        """Whether the memory is tried out before the first step."""
 
     def load(self, details: dict[str, int | float | str | bool]) -> None:
         """Load the base, decide every ``auto``, attach the adapter; facts for the phase's event go into ``details``.
@@ -59,7 +63,7 @@ class Training:
             QloraError: if the model cannot be loaded or the adapter does not fit it.
         """
         set_seed(self.config.training.seed)
-        loaded = load_base(self.files, self.config, training=True)
+        loaded = self.load_base()
         self.dataset, choices = self._resolve_config(loaded)
         details |= {choice.field: f"{choice.value} ({choice.reason})" for choice in choices}
         if self.config.training.attention == "varlen":
@@ -74,6 +78,10 @@ class Training:
         self._write_lock()
         self._check_tokenizer()
         self.control.raise_if_stopped()
+
+    def load_base(self) -> LoadedModel:
+        """The base model and its tokenizer."""
+        return load_base(self.files, self.config, training=True)
 
     def go(self, checkpoint: Path | None) -> None:
         """Measure, train from the start or from ``checkpoint``, measure again, save.
@@ -145,6 +153,7 @@ class Training:
             train_dataset=self.dataset,
             measure_selection=(lambda: measure.loss_of(self.rows.selection)) if self.rows.selection else None,
             sample=lambda step: self._sample(measure, step),
+            probe=(lambda trainer: self.watch.probe(trainer, measure, self.rows)) if self.probes else None,
         )
         if self.config.training.attention == "varlen" and self.loaded.device.type == "cuda":
             self._check_attention(trainer)
@@ -185,8 +194,10 @@ class Training:
         with self.log.phase("train") as details:
             details["total_steps"] = self.total_steps
             if not self._is_over(trainer, checkpoint):
-                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        self.log.write(memory_event())
+                train_within_memory(trainer, checkpoint)
+        # It may have been replanned.
+        self.config = trainer.run_config
+        self.watch.finish(trainer, self.files.source, self.lock)
 
     def _is_over(self, trainer: RunTrainer, checkpoint: Path | None) -> bool:
         """Whether the resumed checkpoint is already the end of training; its weights are then loaded."""
@@ -194,7 +205,7 @@ class Training:
             return False
         over = checkpoints.step_of(checkpoint) >= self.total_steps or trainer.standing.stopped_early
         if over:
-            _load_adapter(trainer.model, checkpoint)
+            load_adapter_weights(trainer.model, checkpoint)
             trainer.state.global_step = checkpoints.step_of(checkpoint)
         return over
 
@@ -206,7 +217,7 @@ class Training:
             return {}
         with self.log.phase("evaluate"):
             if trainer.standing.best_step not in (None, trainer.state.global_step):
-                _load_adapter(trainer.model, self.run.adapter)
+                load_adapter_weights(trainer.model, self.run.adapter)
             step = trainer.standing.best_step or trainer.state.global_step
             after = measure.full(self.rows.test, "after", step, trainer.state.epoch or 0.0, "evaluate")
             write_atomic(self.run.path / "after.json", after.to_json())
@@ -240,9 +251,3 @@ class Training:
     def _sample(self, measure: HeldOutMeasure, step: int) -> None:
         for prompt, text in measure.answers_to_prompts():
             self.log.write(Sample(step=step, prompt=prompt, text=text))
-
-
-def _load_adapter(model: Any, folder: Path) -> None:
-    """Put saved adapter weights into the model that trained them."""
-    weights = load_file(folder / "adapter_model.safetensors")
-    set_peft_model_state_dict(model, weights)

@@ -10,19 +10,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
+from peft import set_peft_model_state_dict
+from safetensors.torch import load_file
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from qlora_tui.config import RunConfig
 from qlora_tui.engine import checkpoints
 from qlora_tui.engine.control import Control
+from qlora_tui.engine.gauge import Peaks, release_memory
 from qlora_tui.engine.measurement import Measurement
 from qlora_tui.engine.report import EventLog
 from qlora_tui.errors import TrainingError
 from qlora_tui.runs.directory import RunDirectory
-from qlora_tui.runs.events import Checkpoint, Eval, Memory, Step
+from qlora_tui.runs.events import Checkpoint, Eval, Step
 from qlora_tui.runs.files import replace_folder
 
 OPTIMIZERS = {
@@ -98,6 +100,7 @@ class RunTrainer(SFTTrainer):
     Args:
         measure_selection: Measures the held-out rows that choose the best adapter; None without held-out rows.
         sample: Writes what the model answers to the fixed prompts now; called with the step, after each evaluation.
+        probe: Called when all is prepared and no row has been taken; may raise what running out of memory raises.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class RunTrainer(SFTTrainer):
         measure_selection: Callable[[], Measurement] | None,
         sample: Callable[[int], None],
         total_steps: int,
+        probe: Callable[[RunTrainer], None] | None = None,
         **keywords: Any,
     ) -> None:
         cuda = torch.cuda.is_available()
@@ -121,6 +125,11 @@ class RunTrainer(SFTTrainer):
         self.standing = Standing()
         self.step_loss = torch.zeros((), device=self.args.device)
         self.step_tokens = 0
+        self.speeds: list[float] = []
+        self.peaks = Peaks()
+        self.updating = False
+        """Whether the optimizer is at work: if it is broken off there, the weights are those of no step."""
+        self.probe = probe
         self._measure_selection = measure_selection
         self.sample = sample
         if config.quantization.compute_dtype != "bfloat16":
@@ -148,6 +157,34 @@ class RunTrainer(SFTTrainer):
     def go_on_from(self, checkpoint: Path) -> None:
         """Take over what a checkpoint says of the evaluations before it."""
         self.standing = Standing(**json.loads((checkpoint / STANDING).read_text(encoding="utf-8")))
+
+    @property
+    def prepared_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer itself, inside what accelerate wraps round it; only while training."""
+        wrapped: Any = self.optimizer
+        optimizer: torch.optim.Optimizer = wrapped.optimizer
+        return optimizer
+
+    def take_recipe(self, config: RunConfig) -> None:
+        """Train on with another micro-batch of the same effective batch; the next ``train`` prepares all anew."""
+        self.run_config = config
+        self.args.per_device_train_batch_size = self._train_batch_size = int(config.training.micro_batch)
+        self.args.gradient_accumulation_steps = config.gradient_accumulation
+        self.optimizer = self.lr_scheduler = None
+        self.model_wrapped = self.model
+        self.accelerator.free_memory()
+        self.updating = False
+        release_memory()
+
+    def forget_progress(self) -> None:
+        """Back to a run that has not taken a step."""
+        self.standing = Standing()
+        self.state.global_step = 0
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        # Not the trainer's own way, peft's load_adapter: it casts a bf16 adapter to fp32, and the run goes on otherwise
+        # than it would have.
+        load_adapter_weights(model or self.model, Path(resume_from_checkpoint))
 
     def save_adapter(self) -> None:
         """Write the adapter as it is now to ``adapter/``: weights, tokenizer and chat template, whole or not at all.
@@ -199,6 +236,7 @@ class RunTrainer(SFTTrainer):
         self.control.should_evaluate = False
         if self._measure_selection is None:
             return {}
+        self.peaks.settle("training")
         measurement = self._measure_selection()
         step = self.state.global_step
         best = self.standing.take(measurement.loss, step)
@@ -224,6 +262,7 @@ class RunTrainer(SFTTrainer):
             self.control.should_training_stop = True
             self.control.should_save = True
         self.sample(step)
+        self.peaks.settle("evaluation")
         return {"eval_loss": measurement.loss}
 
 
@@ -235,6 +274,13 @@ class _Flow(TrainerCallback):
         self._started = 0.0
         self._seconds = 0.0
 
+    def on_train_begin(self, *_args: Any, **_keywords: Any) -> None:
+        if self._trainer.probe is not None:
+            self._trainer.probe(self._trainer)
+
+    def on_pre_optimizer_step(self, *_args: Any, **_keywords: Any) -> None:
+        self._trainer.updating = True
+
     def on_step_begin(self, *_args: Any, **_keywords: Any) -> None:
         self._started = time.monotonic()
         self._trainer.step_tokens = 0
@@ -242,6 +288,7 @@ class _Flow(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_keywords: Any) -> None:
         trainer, config = self._trainer, self._trainer.run_config
+        trainer.updating = False
         self._seconds = time.monotonic() - self._started
         stop = trainer.requests.stop
         last = state.global_step >= args.max_steps
@@ -262,7 +309,7 @@ class _Flow(TrainerCallback):
         if not logs or "loss" not in logs:
             return
         trainer = self._trainer
-        allocated, reserved = device_memory()
+        trainer.speeds.append(trainer.step_tokens / max(self._seconds, 1e-9))
         trainer.log_events.write(
             Step(
                 step=state.global_step,
@@ -274,8 +321,8 @@ class _Flow(TrainerCallback):
                 tokens=trainer.step_tokens,
                 tokens_per_second=round(trainer.step_tokens / max(self._seconds, 1e-9), 2),
                 step_seconds=round(self._seconds, 4),
-                memory_allocated=allocated,
-                memory_reserved=reserved,
+                memory_allocated=trainer.peaks.allocated,
+                memory_reserved=trainer.peaks.reserved,
             )
         )
 
@@ -287,21 +334,17 @@ def _adapter_to_fp32(model: Any) -> None:
             parameter.data = parameter.data.float()
 
 
-def device_memory() -> tuple[int | None, int | None]:
-    """Peak allocated and reserved bytes of the GPU; None without one."""
-    if not torch.cuda.is_available():
-        return None, None
-    return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+def load_adapter_weights(model: Any, folder: Path) -> None:
+    """Put saved adapter weights into the model that trained them, in the dtype that it trains them in.
 
-
-def memory_event() -> Memory:
-    """What this process and the device hold now."""
-    allocated, reserved = device_memory()
-    free, total = torch.cuda.mem_get_info() if torch.cuda.is_available() else (None, None)
-    return Memory(
-        allocated=allocated,
-        reserved=reserved,
-        process=psutil.Process().memory_info().rss,
-        device_free=free,
-        device_total=total,
-    )
+    Raises:
+        TrainingError: if the folder holds other weights than this adapter's.
+    """
+    weights = load_file(folder / "adapter_model.safetensors")
+    loaded = set_peft_model_state_dict(model, weights)
+    if loaded.unexpected_keys:
+        raise TrainingError(
+            f"Cannot go on from {folder}.",
+            f"It holds weights that this adapter does not have, such as {loaded.unexpected_keys[0]}.",
+            "Start a new run; the config was changed since this checkpoint was written.",
+        )

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, Literal
 
 from qlora_tui.cards import Card, card_named
+from qlora_tui.memory.history import calibration
 from qlora_tui.memory.recipe import GIB, MIB, DeviceFacts
 from qlora_tui.memory.speed import CardRates
 
@@ -35,6 +36,7 @@ class Device:
         context: What a process takes besides torch's memory, bytes; None until this machine has been measured.
         planned: Whether it is a kind of card and not one of this machine.
         layer_kernels: Whether liger-kernel is installed beside it; taken for granted in another machine.
+        notes: What earlier runs on it say.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Device:
     context: int | None = None
     planned: bool = False
     layer_kernels: bool = True
+    notes: tuple[str, ...] = ()
 
     @property
     def facts(self) -> DeviceFacts:
@@ -92,13 +95,16 @@ def _visible(gpus: Sequence[Gpu], visible: str | None) -> tuple[Gpu, GpuMemory |
 def device_of(gpu: Gpu, memory: GpuMemory | None) -> Device:
     """A GPU of this machine with what is free of it, or of a partition of it, now."""
     card = card_named(gpu.name, memory.total if memory else None)
+    measured = calibration(gpu.name)
     return Device(
         name=gpu.name,
         total=memory.total if memory else None,
         free=memory.free if memory else None,
         capability=gpu.capability,
         rates=_rates(card) if card else None,
+        context=measured.context if measured else None,
         layer_kernels=find_spec("liger_kernel") is not None,
+        notes=measured.notes if measured else (),
     )
 
 

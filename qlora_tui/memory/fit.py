@@ -172,6 +172,7 @@ def _notes(shape: ModelShape, config: RunConfig, device: Device, rows: Rows) -> 
         notes.append(f"{device.name} is taken as idle, with {device.free / GIB:.1f} GiB free.")
     if config.data.packing == "auto" and rows.packed is None and is_packed(config, rows):
         notes.append("Rows are taken as packed; data.packing: auto decides that when it has seen their lengths.")
+    notes += device.notes
     if config.adapter.dora:
         notes.append("What adapter.dora adds is not part of the estimate.")
     return notes

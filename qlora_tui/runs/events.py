@@ -122,6 +122,9 @@ class Checkpoint(Event):
     seconds: float
 
 
+MemoryMoment = Literal["probe", "end"]
+
+
 class Memory(Event):
     """Memory of the device and of the process, in bytes."""
 
@@ -131,6 +134,10 @@ class Memory(Event):
     process: int
     device_free: int | None = None
     device_total: int | None = None
+    device_process: int | None = None
+    evaluation: int | None = None
+    estimated_allocated: int | None = None
+    moment: MemoryMoment = "end"
 
 
 class Advice(Event):

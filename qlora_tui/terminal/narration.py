@@ -17,6 +17,7 @@ from qlora_tui.runs.events import (
     Checkpoint,
     Comparison,
     Eval,
+    Memory,
     Phase,
     Progress,
     Record,
@@ -140,6 +141,10 @@ def describe(record: Record) -> str | None:
             return f"{event.what} of step {event.step} saved in {event.seconds:.1f} s: {one_line(event.path, 300)}"
         case Advice() as event:
             return f"advice: {one_line(event.message, 400)} {one_line(event.change, 300)}"
+        case Memory(moment="probe", allocated=int(allocated)) as event:
+            said = f"; the estimate said {size(event.estimated_allocated)}" if event.estimated_allocated else ""
+            measured = f", evaluation {size(event.evaluation)}" if event.evaluation else ""
+            return f"memory tried before the first step: training takes {size(allocated)}{measured}{said}"
         case Replanned() as event:
             batch = f"micro-batch {event.micro_batch} × {event.gradient_accumulation} accumulated"
             return f"step {event.step}: {batch}, the effective batch stays: {one_line(event.reason, 300)}"

@@ -13,7 +13,7 @@ BENCH_TARGETS := $(addprefix bench-,demo control replay resume packing overhead 
 BENCH_TARGETS += $(addprefix bench-,fit rivals catalog)
 BENCH_TARGETS += $(addprefix bench-,formats)
 
-.PHONY: demo test test-fast check bench $(BENCH_TARGETS) install install-dev clean
+.PHONY: demo test test-fast check bench bench-gpu $(BENCH_TARGETS) install install-dev clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python scripts/demo.py
@@ -36,6 +36,11 @@ bench: $(BENCH_TARGETS)
 # A static pattern: make looks for no implicit rule to make a phony target.
 $(BENCH_TARGETS): bench-%: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.$*
+
+# Needs a GPU and about half an hour of it, so it is not part of bench.
+bench-gpu: $(VENV)/.installed-dev
+	for part in memory speed life chat; do $(BIN)/python -m benchmarks.gpu $$part --minutes 60 || exit; done
+	$(BIN)/python -m benchmarks.gpu publish
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev

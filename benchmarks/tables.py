@@ -40,9 +40,13 @@ def _processor() -> str:
     return platform.machine()
 
 
-def publish(name: str, *parts: str, raw: Any = None) -> None:
-    """Print a benchmark's result, put it into the page, and keep the raw values as JSON."""
-    text = "\n\n".join([*parts, machine()])
+def publish(name: str, *parts: str, raw: Any = None, measured_on: str | None = None) -> None:
+    """Print a benchmark's result, put it into the page, and keep the raw values as JSON.
+
+    Args:
+        measured_on: One line on the machine where it was measured, if that is not this one.
+    """
+    text = "\n\n".join([*parts, measured_on or machine()])
     print(text, flush=True)
     start, end = f"<!-- bench-{name}:start -->", f"<!-- bench-{name}:end -->"
     page = PAGE.read_text(encoding="utf-8")

@@ -217,6 +217,40 @@ def chat(
 
 
 @app.command()
+def estimate(
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="The recipe.")] = None,
+    gpu: Annotated[
+        str | None, typer.Option(metavar="CARD", help='Another card, such as "RTX 3060", or its memory: 12GiB.')
+    ] = None,
+    as_json: Json = False,
+    model: Annotated[str | None, typer.Option(metavar="MODEL", help="Base model instead of the recipe's.")] = None,
+    max_length: Annotated[int | None, typer.Option(min=8, max=1_048_576, help="Longest row in tokens.")] = None,
+    micro_batch: Annotated[int | None, typer.Option(min=1, max=65_536, help="Rows on the device at once.")] = None,
+    rank: Annotated[int | None, typer.Option(min=1, max=1024, help="Rank of the adapter.")] = None,
+) -> None:
+    """Say whether a recipe fits into memory, with its parts, and the fastest settings that do."""
+    from qlora_tui.estimate_command import estimate as answer
+    from qlora_tui.recipe_options import Overrides
+
+    print(answer(config, Overrides(model, max_length, micro_batch, rank), gpu=gpu, as_json=as_json))
+
+
+@app.command()
+def models(
+    text: Annotated[list[str] | None, typer.Argument(metavar="[FILTER]", help="Words that the id holds.")] = None,
+    gpu: Annotated[
+        str | None, typer.Option(metavar="CARD", help='Another card, such as "RTX 3060", or its memory: 12GiB.')
+    ] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Judge by this recipe, not the default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List base models, smallest first: what each needs, its licence, and whether it fits."""
+    from qlora_tui.models_command import models as listing
+
+    print(listing(" ".join(text or ()), config, gpu=gpu, as_json=as_json))
+
+
+@app.command()
 def doctor(
     as_json: Json = False,
     online: Annotated[bool, typer.Option("--online", help="Also ask whether the hub can be reached.")] = False,

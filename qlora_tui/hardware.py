@@ -17,7 +17,7 @@ import psutil
 
 from qlora_tui.gpus import Capability, Gpu, GpuMemory, GpuProcess, MigInstance, read_driver, supports_bf16
 from qlora_tui.nvml import Nvml
-from qlora_tui.paths import cache_directory, runs_directory
+from qlora_tui.paths import cache_directory, downloads_directory, runs_directory
 from qlora_tui.sampler import GpuSample, Sampler
 from qlora_tui.text import one_line
 
@@ -193,15 +193,6 @@ def read_disks() -> tuple[Disk, ...]:
         with suppress(RuntimeError):  # "~name" of a user who does not exist
             found.append(_disk(purpose, find()))
     return tuple(found)
-
-
-def downloads_directory() -> Path:
-    """Where the hub's client keeps its files, by the environment variables it obeys."""
-    if chosen := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
-        return Path(os.path.expandvars(chosen)).expanduser()
-    if home := os.environ.get("HF_HOME"):
-        return Path(os.path.expandvars(home)).expanduser() / "hub"
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huggingface" / "hub"
 
 
 def _disk(purpose: str, path: Path) -> Disk:

@@ -36,6 +36,15 @@ def state_directory() -> Path:
     return _folder("QLORA_TUI_STATE", "state", platformdirs.user_state_dir(APPLICATION))
 
 
+def downloads_directory() -> Path:
+    """Where the hub's client keeps its files, by the environment variables it obeys."""
+    if chosen := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
+        return Path(os.path.expandvars(chosen)).expanduser()
+    if home := os.environ.get("HF_HOME"):
+        return Path(os.path.expandvars(home)).expanduser() / "hub"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huggingface" / "hub"
+
+
 def all_paths() -> dict[str, Path]:
     """Every folder by its name, for ``qlora-tui paths``."""
     return {"runs": runs_directory(), "cache": cache_directory(), "state": state_directory()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import huggingface_hub.constants
@@ -14,7 +15,10 @@ from qlora_tui.engine.control import Control
 from qlora_tui.engine.installed import check_installed
 from qlora_tui.engine.report import EventLog
 from qlora_tui.engine.rows import RunRows, load_rows
+from qlora_tui.errors import ModelError
 from qlora_tui.hardware import Hardware
+from qlora_tui.memory.answer import check_rank
+from qlora_tui.models.folder import shape_of_folder
 from qlora_tui.models.sources import ModelFiles, resolve_model
 from qlora_tui.runs.events import PhaseName
 
@@ -33,11 +37,13 @@ def prepare_inputs(config: RunConfig, log: EventLog, control: Control) -> Inputs
     """Find or fetch the model's files, convert a GGUF, read and encode the rows.
 
     Raises:
-        ModelError, DataError, EnvironmentFault: for what a user can mend.
+        ConfigError, ModelError, DataError, EnvironmentFault: for what a user can mend.
         StopRequested: if a stop was asked for on the way.
     """
     check_installed(config)
     files = _model_files(config, log, control)
+    with suppress(ModelError):  # a model that cannot be sized here may be trained all the same
+        check_rank(shape_of_folder(files.folder), config)
     _go_offline()
     return Inputs(files, _rows(config, files, log, control), hardware.snapshot())
 

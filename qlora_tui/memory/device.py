@@ -34,6 +34,7 @@ class Device:
         capability: Compute capability, None on a processor and where the driver does not tell.
         rates: What the card publishes, None where it publishes nothing.
         context: What a process takes besides torch's memory, bytes; None until this machine has been measured.
+        pace: Tokens per second of earlier runs on it over what was predicted for them.
         planned: Whether it is a kind of card and not one of this machine.
         layer_kernels: Whether liger-kernel is installed beside it; taken for granted in another machine.
         notes: What earlier runs on it say.
@@ -46,6 +47,7 @@ class Device:
     capability: Capability | None = None
     rates: CardRates | None = None
     context: int | None = None
+    pace: float = 1.0
     planned: bool = False
     layer_kernels: bool = True
     notes: tuple[str, ...] = ()

@@ -34,6 +34,23 @@ class Matrix:
 
 
 @dataclass(frozen=True, slots=True)
+class StackedAdapter:
+    """A kind of bare parameter, such as all experts of a layer in one tensor, that gets an adapter all the same.
+
+    Attributes:
+        names: The names by which adapters target it, all of which have to be asked for.
+        multiple: Its adapter has the rank times this: the number of experts, for each of the names.
+        count: How often it occurs in the model.
+    """
+
+    names: frozenset[str]
+    inputs: int
+    outputs: int
+    multiple: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Dimensions:
     """Sizes of a decoder-only model with a gated MLP.
 
@@ -61,6 +78,7 @@ class Dimensions:
     query_key_norm: bool = False
     window: int | None = None
     unquantised_elements: int = 0
+    stacks: tuple[StackedAdapter, ...] = ()
     knowledge: Knowledge = "modelled"
     _hash: int = field(init=False, repr=False, compare=False, default=0)
     """Computed once: what depends on the model alone is looked up many times in a search."""

@@ -22,7 +22,7 @@ from qlora_tui.models.architecture import ModelShape
 if TYPE_CHECKING:
     from qlora_tui.config import RunConfig
 
-__all__ = ["NO_ROWS", "Choice", "Device", "Fit", "Rows", "Speed", "fit_of"]
+__all__ = ["NO_ROWS", "Choice", "Device", "Fit", "Rows", "Speed", "dimensions_for", "fit_of", "least_needed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +95,7 @@ def fit_of(shape: ModelShape, config: RunConfig, device: Device, rows: Rows = NO
     Raises:
         ModelError: if an adapter target fits nothing in this model.
     """
-    # Neither a processor nor DoRA was measured.
-    dimensions = _dimensions(shape, rough=device.kind == "cpu" or config.adapter.dora)
+    dimensions = dimensions_for(shape, config, device)
     trainable = shape.lora_parameters(config.adapter.rank, config.adapter.target_modules)
     situation = Situation(
         device,
@@ -121,9 +120,21 @@ def fit_of(shape: ModelShape, config: RunConfig, device: Device, rows: Rows = NO
             device,
             context=shape.max_position_embeddings,
         ),
-        speed=_speed(dimensions, settled.recipe, config, device, rows),
+        # No mixture of experts was measured, and what its adapters cost is not modelled.
+        speed=None if shape.experts else _speed(dimensions, settled.recipe, config, device, rows),
         notes=tuple(_notes(shape, config, device, rows)),
     )
+
+
+def least_needed(shape: ModelShape, config: RunConfig, fit: Fit) -> int:
+    """Bytes of the process, at the high end, with everything that is open set to what needs least."""
+    recipe = with_least_memory(fit.recipe, config)
+    return estimate(dimensions_for(shape, config, fit.device), recipe, fit.device.facts).needed.high
+
+
+def dimensions_for(shape: ModelShape, config: RunConfig, device: Device) -> Dimensions:
+    """What the arithmetic needs of a model; neither a processor nor DoRA was measured, which widens the band."""
+    return _dimensions(shape, rough=device.kind == "cpu" or config.adapter.dora)
 
 
 @lru_cache(maxsize=256)
@@ -140,7 +151,7 @@ def _parameters(shape: ModelShape) -> int:
 def _speed(dimensions: Dimensions, recipe: Recipe, config: RunConfig, device: Device, rows: Rows) -> Speed | None:
     if device.rates is None:
         return None
-    found = throughput(dimensions, recipe, device.rates, filled=rows.filled, row=rows.row)
+    found = throughput(dimensions, recipe, device.rates, filled=rows.filled * device.pace, row=rows.row)
     tokens = _tokens(config, rows)
     if tokens is None:
         return Speed(found)

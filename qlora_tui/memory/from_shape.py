@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
-from qlora_tui.memory.dimensions import Dimensions, Knowledge, Matrix, Reads
+from qlora_tui.memory.dimensions import Dimensions, Knowledge, Matrix, Reads, StackedAdapter
 from qlora_tui.models import layers
 from qlora_tui.models.architecture import ModelShape
 
@@ -30,8 +31,16 @@ def dimensions_of(shape: ModelShape) -> Dimensions:
         query_key_norm=shape.qk_norm != "none",
         window=_window(shape),
         unquantised_elements=rest.experts + rest.routers + rest.others,
+        stacks=tuple(_stacks(shape)),
         knowledge=_knowledge(shape),
     )
+
+
+def _stacks(shape: ModelShape) -> Iterator[StackedAdapter]:
+    for group in shape.groups:
+        for stack in group.stacks:
+            multiple = stack.count * len(stack.targets)
+            yield StackedAdapter(frozenset(stack.targets), stack.in_features, stack.out_features, multiple, group.count)
 
 
 def _matrix(shape: ModelShape, count: int, matrix: layers.Matrix) -> Matrix:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from qlora_tui.memory.dimensions import Dimensions, Matrix
+from qlora_tui.memory.dimensions import Dimensions, Matrix, StackedAdapter
 from qlora_tui.memory.recipe import Optimizer, Recipe
 
 BLOCK: Final = 64
@@ -59,6 +59,11 @@ def adapted(dimensions: Dimensions, targets: frozenset[str] | None) -> tuple[Mat
     return tuple(matrix for matrix in dimensions.matrices if matrix.name in targets)
 
 
+def adapted_stacks(dimensions: Dimensions, targets: frozenset[str] | None) -> tuple[StackedAdapter, ...]:
+    """Stacked parameters that get an adapter."""
+    return tuple(stack for stack in dimensions.stacks if targets is None or stack.names <= targets)
+
+
 def adapter_elements(dimensions: Dimensions, recipe: Recipe) -> int:
     """Trainable parameters: ``rank * (in + out)`` for each adapted matrix."""
     return recipe.rank * _adapted_widths(dimensions, recipe.targets)
@@ -66,7 +71,9 @@ def adapter_elements(dimensions: Dimensions, recipe: Recipe) -> int:
 
 @lru_cache(maxsize=256)
 def _adapted_widths(dimensions: Dimensions, targets: frozenset[str] | None) -> int:
-    return sum(matrix.count * (matrix.inputs + matrix.outputs) for matrix in adapted(dimensions, targets))
+    stacks = adapted_stacks(dimensions, targets)
+    widths = sum(matrix.count * (matrix.inputs + matrix.outputs) for matrix in adapted(dimensions, targets))
+    return widths + sum(stack.count * stack.multiple * (stack.inputs + stack.outputs) for stack in stacks)
 
 
 def optimizer_state(elements: int, optimizer: Optimizer, weight_bytes: int) -> tuple[int, int]:
@@ -86,10 +93,13 @@ def _optimizer(
     dimensions: Dimensions, targets: frozenset[str] | None, rank: int, optimizer: Optimizer, weight_bytes: int
 ) -> tuple[int, int]:
     device = managed = 0
-    for matrix in adapted(dimensions, targets):
-        for width in (matrix.inputs, matrix.outputs):
+    sides = [(matrix.count, (matrix.inputs, matrix.outputs)) for matrix in adapted(dimensions, targets)]
+    for stack in adapted_stacks(dimensions, targets):
+        sides.append((stack.count, (stack.multiple * stack.inputs, stack.multiple * stack.outputs)))
+    for count, widths in sides:
+        for width in widths:
             held, paged = optimizer_state(rank * width, optimizer, weight_bytes)
-            device, managed = device + held * matrix.count, managed + paged * matrix.count
+            device, managed = device + held * count, managed + paged * count
     return device, managed
 
 

@@ -64,6 +64,8 @@ class BundledModel:
     path: Path | None
     """Where the file is; None while the package is not installed."""
     licence_file: Path | None
+    hub_id: str
+    """The same model on the hub."""
 
     @property
     def install_command(self) -> str:
@@ -82,6 +84,7 @@ def bundled_models() -> dict[str, BundledModel]:
         licence="Apache-2.0",
         path=_packaged_file(distribution, file),
         licence_file=_packaged_file(distribution, "LICENSE"),
+        hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
     )
     return {model.name: model}
 
@@ -108,16 +111,13 @@ def resolve_model(section: ModelSection, progress: Progress | None = None, *, we
         EnvironmentFault: if the network, the disk or a permission is in the way.
     """
     source = section.source.strip()
-    try:
-        path = Path(source).expanduser()
-    except RuntimeError:  # "~name" of a user who does not exist
-        path = Path(source)
+    path = user_path(source)
     try:
         if os.path.exists(path):
             return _from_folder(section, path, weights) if path.is_dir() else _from_gguf(section, path, weights)
-        if source.startswith(_BUNDLED):
-            return _from_bundle(section, source.removeprefix(_BUNDLED), weights)
-        _refuse_missing_path(source)
+        if (bundled := bundled_model(source)) is not None:
+            return _from_bundle(section, bundled, weights)
+        refuse_missing_path(source)
         return _from_hub(section, source, progress, weights)
     except OSError as error:
         raise EnvironmentFault(
@@ -127,7 +127,15 @@ def resolve_model(section: ModelSection, progress: Progress | None = None, *, we
         ) from error
 
 
-def _refuse_missing_path(source: str) -> None:
+def user_path(source: str) -> Path:
+    """``source`` as a path, with the user's folder for ``~``."""
+    try:
+        return Path(source).expanduser()
+    except RuntimeError:  # "~name" of a user who does not exist
+        return Path(source)
+
+
+def refuse_missing_path(source: str) -> None:
     """Raise unless ``source`` is a hub id, saying what it looks like instead."""
     shown = one_line(source)
     if source.startswith(("http://", "https://")):
@@ -183,16 +191,29 @@ def _from_hub(section: ModelSection, repository: str, progress: Progress | None,
     )
 
 
-def _from_bundle(section: ModelSection, name: str, weights: bool) -> ModelFiles:
-    models = bundled_models()
-    what = f"The bundled model {one_line(name)} cannot be used."
+def bundled_model(source: str) -> BundledModel | None:
+    """The model of this ``bundled:`` source, installed or not; None for any other source.
+
+    Raises:
+        ModelError: if there is no bundled model of this name.
+    """
+    if not source.startswith(_BUNDLED):
+        return None
+    name, models = source.removeprefix(_BUNDLED), bundled_models()
     if name not in models:
         hint = f"Choose one of: {', '.join(_BUNDLED + known for known in sorted(models))}."
+        what = f"The bundled model {one_line(name)} cannot be used."
         raise ModelError(what, "There is no bundled model of this name.", hint)
-    model = models[name]
+    return models[name]
+
+
+def _from_bundle(section: ModelSection, model: BundledModel, weights: bool) -> ModelFiles:
     if model.path is None:
-        why = f"It comes inside the package {model.distribution}, which is not installed."
-        raise EnvironmentFault(what, why, f"Install it with `{model.install_command}`.")
+        raise EnvironmentFault(
+            f"The bundled model {model.name} cannot be used.",
+            f"It comes inside the package {model.distribution}, which is not installed.",
+            f"Install it with `{model.install_command}`.",
+        )
     return _from_gguf(section, model.path, weights, licence=model.licence)
 
 

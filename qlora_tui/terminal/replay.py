@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from qlora_tui.config import RunConfig
 from qlora_tui.config_file import load_config
-from qlora_tui.errors import DataError, EnvironmentFault, ModelError, QloraError, UsageError
+from qlora_tui.errors import DataError, EnvironmentFault, ModelError, UsageError
+from qlora_tui.located import located
 from qlora_tui.paths import runs_directory
 from qlora_tui.runs.directory import RunDirectory, create_run
 from qlora_tui.runs.files import write_atomic
@@ -18,7 +19,6 @@ from qlora_tui.text import one_line
 EXPECTED_LOCK = "expected-lock.json"
 """What the original run met, put into its replay so that the engine can name each difference."""
 _DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
-_PATH_BEGINNINGS = ("/", "./", "../", "~")
 _LONGEST_NAME = 64
 
 
@@ -98,37 +98,14 @@ def _free_name(config: RunConfig) -> str:
 def with_absolute_paths(config: RunConfig, path: Path) -> RunConfig:
     """``config`` with every path absolute, because the run's process and a later replay work in other folders."""
     folder = path.absolute().parent
-    data: dict[str, Any] = {"source": _located(config.data.source, folder, DataError, _DATA_SUFFIXES)}
+    data: dict[str, Any] = {"source": located(config.data.source, folder, DataError, _DATA_SUFFIXES)}
     if config.data.evaluation.source is not None:
-        source = _located(config.data.evaluation.source, folder, DataError, _DATA_SUFFIXES)
+        source = located(config.data.evaluation.source, folder, DataError, _DATA_SUFFIXES)
         data["evaluation"] = config.data.evaluation.model_dump() | {"source": source}
     sections: dict[str, dict[str, Any]] = {
         "data": data,
-        "model": {"source": _located(config.model.source, folder, ModelError, ())},
+        "model": {"source": located(config.model.source, folder, ModelError, ())},
     }
     if config.output.directory is not None:
         sections["output"] = {"directory": str(Path(config.output.directory).expanduser().absolute())}
     return config.changed(**sections)
-
-
-def _located(source: str, folder: Path, error: type[QloraError], suffixes: tuple[str, ...]) -> str:
-    """``source`` as an absolute path if it names something on this machine, else as it is.
-
-    Raises:
-        QloraError: (``error``) if it can only be meant as a path, and there is nothing.
-    """
-    places = list(dict.fromkeys((Path.cwd(), folder)))
-    for place in places:
-        try:
-            candidate = place / Path(source).expanduser()
-            if candidate.exists():
-                return str(candidate.absolute())
-        except (OSError, ValueError, RuntimeError):
-            continue  # too long, or with characters or a home folder that no path has
-    if source.startswith(_PATH_BEGINNINGS) or source.lower().endswith(suffixes or ("\0",)):
-        raise error(
-            f"Cannot find {one_line(source, 200)}.",
-            f"It is neither there as named nor in {' or '.join(map(str, places))}.",
-            "Check the path in the config; a relative one is looked for in the current folder, then beside the config.",
-        )
-    return source

@@ -134,7 +134,7 @@ def main() -> None:
     ]
     lines = (
         f"- **One estimate**: {1e6 * statistics.median(estimates):.0f} µs (median of {len(estimates):,}).",
-        f"- **A whole plan**, everything open: {1e3 * statistics.median(plans):.1f} ms (median of {len(plans)}: on every "
+        f"- **A whole plan**, everything open: {1e3 * statistics.median(plans):.1f} ms (median of {len(plans)}: every "
         f"card at three lengths), the slowest {1e3 * max(plans):.1f} ms.",
         f"- **The whole command** over fitcheck's, medians of {len(ours)} pairs in turns: {ratios[0]:.2f} of the time, "
         f"{ratios[1]:.2f} of the processor time. torch is {'imported' if torch else 'not imported'}.",

@@ -109,16 +109,9 @@ class DataSection(Section):
     packing: bool | Auto = "auto"
     """Several short rows in one sequence, kept apart. Faster and never worse; auto packs when rows vary in length."""
     redact: bool = False
-    """Replace e-mail addresses, phone numbers and secrets before training."""
+    """Put placeholders such as <EMAIL_1> for e-mail addresses, phone, card and account numbers, IPs and keys."""
     evaluation: EvaluationSource = EvaluationSource()
     """Held-out rows."""
-
-    @field_validator("redact")
-    @classmethod
-    def _redaction_is_not_there_yet(cls, value: bool) -> bool:
-        if value:
-            raise ValueError("this version cannot redact; remove private data from the rows before training")
-        return value
 
     @field_validator("split")
     @classmethod

@@ -43,7 +43,6 @@ LIMITS = """\
 |---|---|
 | `data.source`, `data.evaluation.source` | one JSON-lines file; hub ids, folders and `bundled:NAME` are refused |
 | `data.subset` | accepted, has no effect |
-| `data.redact: true` | refused: mask your rows before you train |
 | `training.attention: flash_attention_2` | accepted, sdpa is used |
 """
 

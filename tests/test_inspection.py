@@ -298,3 +298,16 @@ def test_hostile_rows_do_not_act(model: Path, tmp_path: Path, row: int) -> None:
     assert not any(acts(character) for character in done.stdout)
     assert "[bold red]markup[/] :smile:" in done.stdout.replace("│", "").replace("\n", "")
     assert console("inspect", "--config", str(path), "--json").stdout.isascii()
+
+
+def test_redacted_rows_are_shown_as_they_are_trained(config: RunConfig) -> None:
+    rows = [*ROWS[:2], pair("And zoe@example.org?", "bob@example.org knows.")]
+    write_rows(Path(config.data.source), rows)
+    inspector = Inspector(config.changed(data={"redact": True}))
+    found = inspector.inspect()
+    assert found.redacted == {"email": 4}
+    assert kinds(found) == {"redacted": 0}
+    shown = inspector.preview(3)
+    assert "<EMAIL_2>?" in (shown.rendered or "")
+    assert "<EMAIL_1> knows." in (shown.rendered or "")
+    assert "zoe@example.org" in shown.raw

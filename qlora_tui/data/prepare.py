@@ -17,6 +17,7 @@ from qlora_tui.data.detection import detect
 from qlora_tui.data.encode import EncodedRow, Encoder
 from qlora_tui.data.formats import Example, Turn
 from qlora_tui.data.mapping import RowMapper
+from qlora_tui.data.privacy import Redactor
 from qlora_tui.data.problems import RowProblem
 from qlora_tui.data.report import PreparationReport, TokenCounts
 from qlora_tui.data.source import RawRow
@@ -55,18 +56,23 @@ class Prepared:
 
 
 def prepare(
-    rows: Iterable[RawRow], encoder: Encoder, section: DataSection, progress: Callable[[int], None] | None = None
+    rows: Iterable[RawRow],
+    encoder: Encoder,
+    section: DataSection,
+    progress: Callable[[int], None] | None = None,
+    redactor: Redactor | None = None,
 ) -> Prepared:
     """Maps, encodes and cuts all rows.
 
     Args:
         progress: Called with the number of rows done so far, after each chunk.
+        redactor: Puts placeholders for private data first; one for all data of a run, so that they mean the same.
 
     Raises:
         DataError: if the rows cannot be read or mapped, a row is too long and ``long_rows`` is ``error``, or no row is
             usable.
     """
-    preparation = Preparation(rows, encoder, section)
+    preparation = Preparation(rows, encoder, section, redactor)
     kept: list[PreparedRow] = []
     with collector_paused():
         for chunk in preparation.chunks():
@@ -116,12 +122,15 @@ class Preparation:
 
     Args:
         rows: Read lazily; the first ones are looked at to recognise the format.
+        redactor: Puts placeholders for private data before anything else is done with a row.
 
     Raises:
         DataError: if there is no row, or the first ones cannot be read or mapped.
     """
 
-    def __init__(self, rows: Iterable[RawRow], encoder: Encoder, section: DataSection) -> None:
+    def __init__(
+        self, rows: Iterable[RawRow], encoder: Encoder, section: DataSection, redactor: Redactor | None = None
+    ) -> None:
         self._rows = iter(rows)
         self.first = tuple(islice(self._rows, DETECTION_ROWS))
         if not self.first:
@@ -130,7 +139,14 @@ class Preparation:
             )
         self.section = section
         self.encoder = encoder
+        self.redactor = redactor
         self.mapping = detect(self.first, section)
+        if redactor is not None and self.mapping.format == "pre-tokenised":
+            raise DataError(
+                "Rows of token ids cannot be redacted.",
+                "data.redact replaces text, and these rows hold none.",
+                "Set data.redact to false, or give the rows as text.",
+            )
         self.mapper = RowMapper(self.mapping, section.system_prompt)
         self.seen = self.kept = self.truncated = self.tokens_lost = self.untrained = self.straddling = 0
         self.tokens = self.trained_tokens = self.open_ends = 0
@@ -163,6 +179,8 @@ class Preparation:
         ]
 
     def _mapped(self, raw: RawRow) -> Example | RowProblem:
+        if self.redactor is not None:
+            raw = RawRow(raw.number, self.redactor.values(raw.values))
         try:
             return self.mapper.example(raw)
         except RowProblem as problem:

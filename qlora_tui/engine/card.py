@@ -106,6 +106,9 @@ def _data_rows(facts: CardFacts) -> Iterator[tuple[str, str]]:
     elif data.evaluation_rows:
         yield "held-out data", f"{held_out.fraction:.3g} of the rows, taken out before training"
     yield "held-out rows measured", f"{data.evaluation_rows:,}"
+    if section.redact:
+        counts = ", ".join(f"{count:,} {text(kind)}" for kind, count in data.redacted.items())
+        yield "replaced by placeholders", counts or "nothing was found"
     for part, digest in prints.items():
         yield f"SHA-256, {text(part)} file", code(digest)
 
@@ -165,11 +168,14 @@ def _limits(facts: CardFacts) -> Iterator[str]:
         if facts.data.selection_is_test:
             yield "The held-out rows also chose the best step, so the results may be slightly flattering."
     yield "It was not tested for safety, bias or facts beyond the results above."
-    redacted = "were" if facts.config.data.redact else "were not"
-    yield (
-        "A model can repeat what it was trained on. E-mail addresses, phone numbers and secrets in the training rows "
-        f"{redacted} replaced."
-    )
+    repeats = "A model can repeat what it was trained on."
+    if facts.config.data.redact:
+        yield (
+            f"{repeats} Private data that could be recognised in the training rows was replaced by placeholders such "
+            "as `<EMAIL_1>`; names and street addresses are not recognised."
+        )
+    else:
+        yield f"{repeats} Private data in the training rows was not replaced."
 
 
 def _version_rows(lock: Lock) -> Iterator[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from qlora_tui.config import RunConfig
 from qlora_tui.engine.lock import Lock
@@ -21,6 +21,8 @@ class DataFacts:
     evaluation_rows: int
     selection_is_test: bool = False
     """Whether the rows that chose the best adapter also measured it."""
+    redacted: Mapping[str, int] = field(default_factory=dict)
+    """Private values that were replaced, by kind."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from qlora_tui.data.histogram import histogram, quantiles
 from qlora_tui.data.inspection import Finding, Glance, Inspection, Licences
 from qlora_tui.data.prepare import DETECTION_ROWS, Outcome, Preparation, collector_paused
 from qlora_tui.data.preview import Preview, Which, preview
+from qlora_tui.data.privacy import Redactor
 from qlora_tui.data.problems import RowProblem
 from qlora_tui.data.report import PreparationReport
 from qlora_tui.data.source import RawRow
@@ -110,10 +111,10 @@ class Inspector:
     def _first(self) -> tuple[RawRow, ...]:
         return tuple(islice(self.training.rows(), DETECTION_ROWS))
 
-    def _outcome(self, raw: RawRow) -> Outcome:
+    def _outcome(self, raw: RawRow, redactor: Redactor | None = None) -> Outcome:
         """What becomes of one row, whatever is wrong with it."""
         try:
-            return Preparation(self._first, self.encoder, self._section).add([raw])[0]
+            return Preparation(self._first, self.encoder, self._section, redactor).add([raw])[0]
         except DataError as error:
             return Outcome(raw, problem=RowProblem(raw.number, error.what.rstrip("."), error.why, error.hint))
 
@@ -124,7 +125,8 @@ class Inspector:
             DataError: if they cannot be read or mapped.
         """
         mapping = Preparation(self._first, self.encoder, self._section).mapping
-        first = preview(self._outcome(self._first[0]), self.encoder, "first")
+        redactor = Redactor() if self._section.redact else None
+        first = preview(self._outcome(self._first[0], redactor), self.encoder, "first")
         return Glance(mapping.format, mapping.columns, mapping.reason, first)
 
     def preview(self, which: Which = "first") -> Preview:
@@ -150,7 +152,18 @@ class Inspector:
                 f"The rows that data.split {self._section.split!r} selects have other numbers; blank lines count.",
                 "Give the number of a line that holds a row.",
             )
-        return preview(self._outcome(raw), self.encoder, str(which))
+        return preview(self._outcome(raw, self._redactor_before(raw)), self.encoder, str(which))
+
+    def _redactor_before(self, raw: RawRow) -> Redactor | None:
+        """A redactor that has met all rows before this one, so that its placeholders are those of training."""
+        if not self._section.redact:
+            return None
+        redactor = Redactor()
+        for row in self.training.rows():
+            if row.number >= raw.number:
+                break
+            redactor.values(row.values)
+        return redactor
 
     def _any_row(self) -> RawRow | None:
         place = random.randrange(self.inspect().rows)
@@ -179,9 +192,9 @@ class Inspector:
         if self.evaluation is not None:
             yield "evaluation", self.evaluation
 
-    def _audited(self, name: str, part: Part, lines: int, audit: Audit) -> PreparationReport:
+    def _audited(self, name: str, part: Part, lines: int, audit: Audit, redactor: Redactor | None) -> PreparationReport:
         section = self._section if name == "train" else self._section.model_copy(update={"split": "train"})
-        preparation = Preparation(part.rows(), self.encoder, section)
+        preparation = Preparation(part.rows(), self.encoder, section, redactor)
         for outcomes in preparation.chunks():
             audit.add(outcomes)
             self._report(f"{name} rows", preparation.seen, max(lines, preparation.seen))
@@ -189,14 +202,16 @@ class Inspector:
 
     def _inspected(self, lines: dict[str, int]) -> Inspection:
         training = Audit(self.encoder.text_of)
-        report = self._audited("train", self.training, lines["train"], training)
+        redactor = Redactor() if self._section.redact else None
+        report = self._audited("train", self.training, lines["train"], training, redactor)
         evaluation: Audit | None = None
         evaluation_report: PreparationReport | None = None
         if self.evaluation is not None:
             evaluation = Audit(self.encoder.text_of, training)
-            evaluation_report = self._audited("evaluation", self.evaluation, lines["evaluation"], evaluation)
+            evaluation_report = self._audited("evaluation", self.evaluation, lines["evaluation"], evaluation, redactor)
         licences = Licences(self.training.licence, self.model.licence)
-        found = findings(report, training, evaluation, self._section, licences, {})
+        redacted = {} if redactor is None else {str(kind): count for kind, count in redactor.replaced.items()}
+        found = findings(report, training, evaluation, self._section, licences, redacted)
         assert training.longest is not None
         assert training.shortest is not None
         return Inspection(
@@ -221,6 +236,7 @@ class Inspector:
             eval_overlap=0 if evaluation is None else len(evaluation.overlap().same),
             findings=tuple(with_excerpts(found, self._texts(found))),
             licences=licences,
+            redacted=redacted,
             special_rows={"longest": training.longest[1], "shortest": training.shortest[1]},
         )
 
@@ -230,7 +246,7 @@ class Inspector:
         for name, part in self._parts():
             numbers = {each.row for finding in found for each in finding.examples if each.part == name}
             for number, raw in part.some(numbers).items():
-                example = self._outcome(raw).example
+                example = self._outcome(raw, Redactor() if self._section.redact else None).example
                 texts[name, number] = self._text(example) if example is not None else str(raw.values)
         return lambda name, number: texts.get((name, number))
 

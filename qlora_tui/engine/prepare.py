@@ -90,6 +90,9 @@ def _rows(config: RunConfig, files: ModelFiles, log: EventLog, control: Control)
         details |= {"rows": report.rows, "kept": report.kept, "truncated": report.truncated}
         details |= {"train_rows": len(rows.train), "test_rows": len(rows.test)}
         details |= {"tokens": report.tokens.total, "trained_tokens": report.tokens.trained}
+        if config.data.redact:
+            details |= {"redacted": sum(rows.redacted.values())}
+            details |= {f"redacted_{kind}": count for kind, count in rows.redacted.items()}
     for warning in report.warnings:
         log.warn("data", warning)
     if rows.selection_is_test:

@@ -11,6 +11,7 @@ from qlora_tui.config import DataSection, RunConfig
 from qlora_tui.data.encode import Encoder
 from qlora_tui.data.holdout import hold_out
 from qlora_tui.data.prepare import PreparedRow, prepare
+from qlora_tui.data.privacy import Redactor
 from qlora_tui.data.report import PreparationReport
 from qlora_tui.data.source import file_fingerprint, locate, read_jsonl
 from qlora_tui.errors import DataError
@@ -36,6 +37,8 @@ class RunRows:
     selection: tuple[PreparedRow, ...]
     report: PreparationReport
     fingerprints: dict[str, str]
+    redacted: dict[str, int]
+    """Private values that placeholders stand for now, by kind; empty unless ``data.redact`` is on."""
 
     @property
     def selection_is_test(self) -> bool:
@@ -55,14 +58,15 @@ def load_rows(config: RunConfig, folder: Path, on_progress: Callable[[int], None
     """
     _refuse_subset(config.data)
     encoder = Encoder.from_folder(folder, config.data)
+    redactor = Redactor() if config.data.redact else None
     path = locate(config.data.source)
-    prepared = prepare(read_jsonl(path, config.data.split), encoder, config.data, on_progress)
+    prepared = prepare(read_jsonl(path, config.data.split), encoder, config.data, on_progress, redactor)
     fingerprints = {"train": file_fingerprint(path)}
     evaluation = config.data.evaluation
     if evaluation.source:
         path = locate(evaluation.source)
         section = config.data.model_copy(update={"split": "train"})
-        held_out = prepare(read_jsonl(path), encoder, section, on_progress).rows
+        held_out = prepare(read_jsonl(path), encoder, section, on_progress, redactor).rows
         fingerprints["evaluation"] = file_fingerprint(path)
         train = prepared.rows
     else:
@@ -75,7 +79,8 @@ def load_rows(config: RunConfig, folder: Path, on_progress: Callable[[int], None
             "Lower data.evaluation.fraction or add rows.",
         )
     test, selection = _share_out(held_out, config.evaluation.rows)
-    return RunRows(encoder, train, test, selection, prepared.report, fingerprints)
+    redacted = dict(redactor.replaced) if redactor is not None else {}
+    return RunRows(encoder, train, test, selection, prepared.report, fingerprints, redacted)
 
 
 def _refuse_subset(section: DataSection) -> None:

@@ -44,6 +44,7 @@ def write_card(
             trained_tokens=sum(sum(row.trained) for row in rows.train),
             evaluation_rows=len(rows.test),
             selection_is_test=rows.selection_is_test,
+            redacted=rows.redacted,
         ),
         comparison=comparison,
         prompt=prompt,

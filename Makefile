@@ -12,6 +12,7 @@ SHELL := /bin/bash
 BENCH_TARGETS := $(addprefix bench-,demo control replay resume packing overhead errors)
 BENCH_TARGETS += $(addprefix bench-,fit rivals catalog speed plan)
 BENCH_TARGETS += $(addprefix bench-,formats)
+BENCH_TARGETS += $(addprefix bench-,privacy inspection)
 
 .PHONY: demo test test-fast check bench bench-gpu $(BENCH_TARGETS) install install-dev clean
 

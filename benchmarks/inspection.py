@@ -1,0 +1,220 @@
+"""The time an inspection takes against the bare tokenizer, its first answers, its memory on 1 GB, and its cache.
+
+python -m benchmarks.inspection [--skip-large]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+from faker import Faker
+
+from benchmarks.tables import publish, table
+from qlora_tui.config import RunConfig
+from qlora_tui.data.encode import Encoder
+from qlora_tui.data.inspection import Inspection
+from qlora_tui.data.prepare import CHUNK_ROWS, Preparation
+from qlora_tui.data.source import read_jsonl
+from qlora_tui.engine.inspection import Inspector
+from qlora_tui.runs.launch import engine_environment
+
+ROWS, ROUNDS, GIGABYTE = 50_000, 3, 1_000_000_000
+
+
+def main() -> None:
+    """Measure and publish."""
+    home = Path(tempfile.mkdtemp(prefix="qlora-tui-inspection-"))
+    os.environ["QLORA_TUI_HOME"] = str(home)
+    path = home / "rows.jsonl"
+    _write_rows(path, ROWS)
+    config = _config(path)
+    Inspector(config).encoder  # noqa: B018 - takes the tokenizer out of the bundled model, once
+    speed = _speed(config, path)
+    _forget()
+    first = _answers(config)
+    again = _answers(config)
+    parts = [
+        table(
+            ["50,000 rows, one process", "seconds", "against the bare tokenizer"],
+            [[name, f"{seconds:.2f}", f"{ratio:.2f} ×"] for name, (seconds, ratio) in speed.items()],
+        ),
+        f"Medians of {ROUNDS} turns; ratios are those of each turn. {path.stat().st_size / 1e6:.0f} MB.",
+    ]
+    raw: dict[str, Any] = {"speed": speed, "first": first, "again": again}
+    rows = [
+        ["format and one row as tokens, from the start of the process", f"{first['glance']:.2f} s"],
+        ["the whole answer", f"{first['done']:.1f} s"],
+        ["the same question again, answered from the cache", f"{again['done']:.2f} s"],
+    ]
+    if "--skip-large" not in sys.argv:
+        large = home / "large.jsonl"
+        _write_rows(large, None)
+        raw["large"] = whole = _watched(_config(large))
+        raw["large again"] = cached = _watched(_config(large))
+        raw["cancel"] = cancelled = _cancelled(_config(large, "train[:-1]"))
+        rows += [
+            [f"1 GB, {whole['rows']:,} rows: format and one row", f"{whole['glance']:.2f} s"],
+            ["1 GB: the whole answer", f"{whole['done'] / 60:.1f} min"],
+            ["1 GB: peak of resident memory", f"{whole['peak'] / 1e6:,.0f} MB"],
+            ["1 GB: longest time without news of progress", f"{whole['gap']:.2f} s"],
+            ["1 GB: again, from the cache", f"{cached['done']:.1f} s"],
+            ["1 GB: from cancelling in the middle to the end of the process", f"{cancelled:.2f} s"],
+        ]
+        large.unlink()
+    publish("inspection", *parts, table(["`qlora-tui inspect`, a process of its own", ""], rows), raw=raw)
+
+
+def _config(path: Path, split: str = "train") -> RunConfig:
+    return RunConfig.model_validate({"name": "inspection", "data": {"source": str(path), "split": split}})
+
+
+def _write_rows(path: Path, count: int | None) -> None:
+    """Rows with alpaca's columns and lengths; None writes until the file has a gigabyte."""
+    fake = Faker("en_US")
+    fake.seed_instance(1)
+    words = sorted({fake.word() for _ in range(20_000)})
+    dice = random.Random(1)
+    weights = [1 / (place + 5) for place in range(len(words))]
+
+    def text(length: int) -> str:
+        return " ".join(dice.choices(words, weights, k=length)).capitalize() + "."
+
+    with path.open("w", encoding="utf-8") as file:
+        number = size = 0
+        while number < count if count is not None else size < GIGABYTE:
+            number += 1
+            answer = " ".join(text(dice.randint(6, 20)) for _ in range(max(1, int(dice.expovariate(1 / 3.5)))))
+            row = {
+                "instruction": text(dice.randint(5, 18)),
+                "input": text(dice.randint(3, 30)) if dice.random() < 0.4 else "",
+                "output": answer if dice.random() > 0.002 else f"{answer} Write to {fake.email()}.",
+            }
+            size += file.write(json.dumps(row) + "\n")
+
+
+def _speed(config: RunConfig, path: Path) -> dict[str, tuple[float, float]]:
+    """Seconds and ratio of each way through the rows, turn by turn so that all meet the same neighbours."""
+    encoder = Inspector(config).encoder
+    texts = list(_rendered(encoder, config, path))
+    ways: dict[str, Callable[[], object]] = {
+        "bare tokenizer, rendered text at hand": lambda: [
+            encoder.tokenizer.encode_batch(texts[start : start + CHUNK_ROWS], add_special_tokens=False)
+            for start in range(0, len(texts), CHUNK_ROWS)
+        ],
+        "read, detect, map, render, encode with mask": lambda: sum(
+            len(some) for some in Preparation(read_jsonl(path), encoder, config.data).chunks()
+        ),
+        "the whole inspection": lambda: _fresh(config),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(ROUNDS):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - start)
+    bare = next(iter(seconds.values()))
+    return {
+        name: (statistics.median(taken), statistics.median(one / other for one, other in zip(taken, bare, strict=True)))
+        for name, taken in seconds.items()
+    }
+
+
+def _rendered(encoder: Encoder, config: RunConfig, path: Path) -> Iterator[str]:
+    preparation = Preparation(read_jsonl(path), encoder, config.data)
+    for raw in read_jsonl(path):
+        yield encoder.rendered(preparation.mapper.example(raw))
+
+
+def _fresh(config: RunConfig) -> Inspection:
+    """An inspection that finds nothing remembered."""
+    _forget()
+    return Inspector(config).inspect()
+
+
+def _forget() -> None:
+    for remembered in Path(os.environ["QLORA_TUI_HOME"]).glob("cache/inspections/*.json"):
+        remembered.unlink()
+
+
+def _start(config: RunConfig) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "qlora_tui.engine", "inspect"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=engine_environment(),
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps({"config": config.model_dump(mode="json")}).encode() + b"\n")
+    process.stdin.close()
+    return process
+
+
+def _answers(config: RunConfig) -> dict[str, Any]:
+    """Seconds from the start of the process to each kind of answer, and the longest silence."""
+    start = last = time.perf_counter()
+    found: dict[str, Any] = {"gap": 0.0}
+    process = _start(config)
+    for line in process.stdout or ():
+        now = time.perf_counter()
+        event = json.loads(line)
+        found["gap"], last = max(found["gap"], now - last), now
+        if event["event"] in ("glance", "done"):
+            found[event["event"]] = now - start
+        if event["event"] == "done":
+            found |= {"rows": event["inspection"]["rows"], "cached": event["inspection"]["cached"]}
+        if event["event"] == "error":
+            raise RuntimeError(line.decode())
+    process.wait()
+    return found
+
+
+def _watched(config: RunConfig) -> dict[str, Any]:
+    """The same with the peak of resident memory of the process."""
+    peak, over = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not over.wait(0.2):
+            for child in psutil.Process().children():
+                try:
+                    peak = max(peak, child.memory_info().rss)
+                except psutil.NoSuchProcess:
+                    continue
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        found = _answers(config)
+        return found | {"peak": peak}
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _cancelled(config: RunConfig) -> float:
+    """Seconds from SIGTERM, in the middle of the rows, to the end of the process."""
+    process = _start(config)
+    for line in process.stdout or ():
+        event = json.loads(line)
+        if event["event"] == "progress" and event["name"] == "train rows" and event["done"] > 50_000:
+            break
+    start = time.perf_counter()
+    process.terminate()
+    process.wait()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

@@ -29,7 +29,7 @@ def main() -> None:
     found = {kind: [scan(each.text) for each in labelled] for kind, labelled in texts.items()}
     invented = [scan(each.text) for each in innocent]
     seconds = time.process_time() - start
-    alarms = Counter(hit.kind for hits in invented for hit in hits)
+    alarms: Counter[str] = Counter(hit.kind for hits in invented for hit in hits)
     rows, raw = [], {}
     for kind in KINDS:
         counts = _counts(kind, texts[kind], found[kind]) | {"false_alarms": alarms[kind]}

@@ -278,7 +278,7 @@ class Redactor:
     def __init__(self) -> None:
         self._names: dict[tuple[Kind, str], str] = {}
         self._last: Counter[Kind] = Counter()
-        self.replaced: Counter[Kind] = Counter()
+        self.replaced: Counter[str] = Counter()
 
     def text(self, text: str) -> str:
         """``text`` with placeholders such as ``<EMAIL_1>``."""

@@ -210,7 +210,7 @@ class Inspector:
             evaluation = Audit(self.encoder.text_of, training)
             evaluation_report = self._audited("evaluation", self.evaluation, lines["evaluation"], evaluation, redactor)
         licences = Licences(self.training.licence, self.model.licence)
-        redacted = {} if redactor is None else {str(kind): count for kind, count in redactor.replaced.items()}
+        redacted = {} if redactor is None else dict(redactor.replaced)
         found = findings(report, training, evaluation, self._section, licences, redacted)
         assert training.longest is not None
         assert training.shortest is not None

@@ -16,6 +16,9 @@ import typer
 from qlora_tui import __version__
 from qlora_tui.errors import ExitCode, RunError, UsageError
 
+# pydantic would look for plugins in the metadata of every package there is, and this program has none.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
 EXAMPLES = """\b
 Examples:
   qlora-tui                                 the wizard, and the runs there are

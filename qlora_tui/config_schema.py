@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
+from qlora_tui import config
 from qlora_tui.config import RunConfig
 
 
 def config_schema() -> dict[str, Any]:
     """The JSON Schema of a config file, every property with its description."""
     schema = RunConfig.model_json_schema()
+    for owner, texts in _docstrings().items():
+        described = schema if owner == RunConfig.__name__ else schema["$defs"].get(owner, {})
+        for name, settings in described.get("properties", {}).items():
+            if name in texts:
+                settings["description"] = texts[name]
     for name, settings in schema["properties"].items():
         if "$ref" in settings:
             definition = schema["$defs"][settings["$ref"].rsplit("/", 1)[-1]]
             schema["properties"][name] = {"description": definition["description"], **settings}
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "qlora-tui run config"}
     return head | {key: value for key, value in schema.items() if key != "title"}
+
+
+def _docstrings() -> dict[str, dict[str, str]]:
+    """The strings below the fields of each class in ``config.py``."""
+    found: dict[str, dict[str, str]] = {}
+    for owner in ast.parse(inspect.getsource(config)).body:
+        if isinstance(owner, ast.ClassDef):
+            found[owner.name] = {
+                field.target.id: inspect.cleandoc(below.value.value)
+                for field, below in pairwise(owner.body)
+                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+                and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+                and isinstance(below.value.value, str)
+            }  # fmt: skip
+    return found
 
 
 @cache
@@ -45,6 +69,11 @@ def schema_at(path: tuple[str | int, ...]) -> dict[str, Any]:
             inner = step or (alternative.get("additionalProperties") if isinstance(part, str) else None) or inner
         here = _resolved(inner)
     return here
+
+
+def description(path: tuple[str, ...]) -> str:
+    """What the setting at ``path`` does, and why its default is what it is; empty for one that does not exist."""
+    return str(schema_at(path).get("description", ""))
 
 
 def setting_names(path: tuple[str, ...]) -> list[str]:

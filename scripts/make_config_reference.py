@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from qlora_tui.config import RunConfig, Section
-from qlora_tui.config_schema import allowed, schema_at
+from qlora_tui.config_schema import allowed, description, schema_at
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "config.md"
 
@@ -72,7 +72,7 @@ def _rows(section: type[Section], path: tuple[str, ...]) -> Iterator[str]:
 
 def _row(name: str, settings: Any, path: tuple[str, ...]) -> Iterator[str]:
     default = "required" if settings.is_required() else f"`{_as_yaml(settings.get_default(call_default_factory=True))}`"
-    yield f"| `{name}` | {_cell(allowed(schema_at(path)))} | {default} | {_cell(settings.description)} |"
+    yield f"| `{name}` | {_cell(allowed(schema_at(path)))} | {default} | {_cell(description(path))} |"
 
 
 def _table(rows: list[str]) -> str:

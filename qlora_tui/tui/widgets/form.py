@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
-from pydantic.fields import FieldInfo
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal
@@ -14,7 +12,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input, Static
 
-from qlora_tui.config import RunConfig, Section
+from qlora_tui.config_schema import description as setting_description
 from qlora_tui.text import one_line
 from qlora_tui.tui.widgets.cycle import Cycle
 from qlora_tui.tui.widgets.helped import Help
@@ -35,16 +33,9 @@ class FieldSpec:
         return "field-" + self.path.replace(".", "-").replace("_", "-")
 
 
-@cache
 def description(path: str) -> str:
     """The schema's own words on a field: what it does and why its default is what it is."""
-    model: type[Section] = RunConfig
-    info: FieldInfo | None = None
-    for name in path.split("."):
-        info = model.model_fields[name]
-        if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
-            model = info.annotation
-    return (info.description if info is not None else None) or ""
+    return setting_description(tuple(path.split(".")))
 
 
 class FieldInput(Input):

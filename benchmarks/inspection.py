@@ -30,7 +30,7 @@ from qlora_tui.data.source import read_jsonl
 from qlora_tui.engine.inspection import Inspector
 from qlora_tui.runs.launch import engine_environment
 
-ROWS, ROUNDS, GIGABYTE = 50_000, 3, 1_000_000_000
+ROWS, ROUNDS, GIGABYTE, SENTENCES = 50_000, 3, 1_000_000_000, 200_000
 
 
 def main() -> None:
@@ -88,17 +88,19 @@ def _write_rows(path: Path, count: int | None) -> None:
     dice = random.Random(1)
     weights = [1 / (place + 5) for place in range(len(words))]
 
-    def text(length: int) -> str:
-        return " ".join(dice.choices(words, weights, k=length)).capitalize() + "."
+    # Sentences come again in other rows, as in life; whole rows do not.
+    sentences = [
+        " ".join(dice.choices(words, weights, k=dice.randint(5, 20))).capitalize() + "." for _ in range(SENTENCES)
+    ]
 
     with path.open("w", encoding="utf-8") as file:
         number = size = 0
         while number < count if count is not None else size < GIGABYTE:
             number += 1
-            answer = " ".join(text(dice.randint(6, 20)) for _ in range(max(1, int(dice.expovariate(1 / 3.5)))))
+            answer = " ".join(dice.choices(sentences, k=max(1, int(dice.expovariate(1 / 3.5)))))
             row = {
-                "instruction": text(dice.randint(5, 18)),
-                "input": text(dice.randint(3, 30)) if dice.random() < 0.4 else "",
+                "instruction": dice.choice(sentences),
+                "input": dice.choice(sentences) if dice.random() < 0.4 else "",
                 "output": answer if dice.random() > 0.002 else f"{answer} Write to {fake.email()}.",
             }
             size += file.write(json.dumps(row) + "\n")

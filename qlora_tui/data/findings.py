@@ -35,7 +35,7 @@ _PRIVATE: dict[Kind, tuple[Severity, str]] = {
 _TROUBLE: dict[Trouble, tuple[Severity, str, str]] = {
     "mojibake": (
         "warning",
-        "look as if they had been read in the wrong encoding (such as Ã© for é)",
+        "look as if read in the wrong encoding (such as Ã© for é)",
         "Export the data as UTF-8 again, or repair it with `ftfy`.",
     ),
     "replacement_character": (
@@ -87,8 +87,19 @@ def _evidence(rows: Iterable[int], part: str = "train") -> tuple[Evidence, ...]:
     return tuple(Evidence(int(row), part=side) for row, _ in zip(rows, range(EXAMPLES), strict=False))  # type: ignore[arg-type]
 
 
-def _rows(count: int, verb_one: str = "row", verb_many: str = "rows") -> str:
-    return f"{count:,} {verb_one if count == 1 else verb_many}"
+_ONE = {
+    "are": "is", "repeat": "repeats", "give": "gives", "have": "has", "hold": "holds", "share": "shares",
+    "look": "looks", "answer": "answers", "stand": "stands",
+}  # fmt: skip
+
+
+def _rows(count: int, does: str, total: int | None = None, name: str = "row") -> str:
+    """A sentence on so many rows; ``does`` begins with a verb for many. A share is told if there is a total."""
+    share = "" if total is None else f" ({count / max(1, total):.1%})"
+    if count == 1:
+        verb, _, rest = does.partition(" ")
+        return f"1 {name}{share} {_ONE.get(verb, verb)} {rest}."
+    return f"{count:,} {name}s{share} {does}."
 
 
 def _losses(report: PreparationReport, section: DataSection) -> Iterator[Finding]:
@@ -100,7 +111,7 @@ def _losses(report: PreparationReport, section: DataSection) -> Iterator[Finding
             kinds.get(reason, "dropped"),
             count,
             "serious" if share > 0.2 else "warning",
-            f"{_rows(count)} ({share:.1%}) cannot be used: {reason}.",
+            _rows(count, f"cannot be used: {reason}", report.rows),
             "Raise data.max_length." if reason == CUT_UNTRAINED else "Correct them, or leave them out.",
             _evidence([report.first_dropped[reason]]),
         )
@@ -111,17 +122,18 @@ def _losses(report: PreparationReport, section: DataSection) -> Iterator[Finding
             "truncated",
             report.truncated,
             "serious" if share > 0.2 else "warning",
-            f"{_rows(report.truncated)} ({share:.1%}) are longer than {section.max_length} tokens and lose their end: "
-            f"{lost:.1%} of all tokens.",
-            f"Raise data.max_length (95 % of the rows have at most {report.tokens.p95}), or set data.long_rows to "
-            "split or drop. A cut answer has no end to learn from.",
+            _rows(
+                report.truncated, f"are cut at {section.max_length} tokens, {lost:.1%} of all tokens lost", report.rows
+            ),
+            f"Raise data.max_length (95 % of the rows have at most {report.tokens.p95} tokens), or set "
+            "data.long_rows to split or drop. A cut answer has no end to learn from.",
         )
     if report.straddling_rows:
         yield Finding(
             "straddling",
             report.straddling_rows,
             "notice",
-            f"In {_rows(report.straddling_rows)} a token covers the end of the prompt and the start of the answer.",
+            _rows(report.straddling_rows, "have a token that covers the prompt's end and the answer's start"),
             "Let answers begin without white space.",
         )
     share = report.tokens.trained / report.tokens.total
@@ -143,7 +155,7 @@ def _repetition(audit: Audit) -> Iterator[Finding]:
             "duplicate",
             len(repeated),
             "warning" if len(repeated) / total > 0.01 else "notice",
-            f"{_rows(len(repeated))} ({len(repeated) / total:.1%}) repeat an earlier row exactly.",
+            _rows(len(repeated), "repeat an earlier row exactly", total),
             "Remove them unless their weight is meant; the model learns them by heart.",
             _evidence(repeated),
         )
@@ -154,7 +166,7 @@ def _repetition(audit: Audit) -> Iterator[Finding]:
             "near_duplicate",
             len(almost),
             "warning" if len(almost) / total > 0.05 else "notice",
-            f"{_rows(len(almost))} ({len(almost) / total:.1%}) are almost the same as an earlier one{limit}.",
+            _rows(len(almost), f"are almost the same as an earlier one{limit}", total),
             f"Compare row {almost[0]} with row {firsts[0]}; remove what adds nothing. Held-out rows that resemble "
             "training rows flatter the result.",
             _evidence(almost),
@@ -168,7 +180,7 @@ def _answers(audit: Audit) -> Iterator[Finding]:
             "repeated_answer",
             repeated.rows,
             "warning",
-            f"{_rows(repeated.rows)} ({repeated.rows / total:.1%}) give the very same long answer.",
+            _rows(repeated.rows, "give the very same long answer", total),
             "Check that it is meant; refusals and error messages get in like this.",
             _evidence(repeated.first),
         )
@@ -178,7 +190,7 @@ def _answers(audit: Audit) -> Iterator[Finding]:
             "contradiction",
             len(against),
             "warning" if len(against) / total > 0.01 else "notice",
-            f"{_rows(len(against))} have a prompt that another row answers differently.",
+            _rows(len(against), "have a prompt that another row answers differently", total),
             "Keep one answer, unless variety is meant.",
             _evidence(against),
         )
@@ -190,14 +202,14 @@ def _answers(audit: Audit) -> Iterator[Finding]:
 
 
 def _tallied(kind: str, tally: Tally, severity: Severity, what: str, advice: str) -> Finding:
-    return Finding(kind, tally.rows, severity, f"{_rows(tally.rows)} {what}.", advice, _evidence(tally.first))
+    return Finding(kind, tally.rows, severity, _rows(tally.rows, what), advice, _evidence(tally.first))
 
 
 def _overlap(evaluation: Audit) -> Iterator[Finding]:
     found, total = evaluation.overlap(), max(1, len(evaluation.numbers))
     kinds: tuple[tuple[str, tuple[int, ...], Severity, str], ...] = (
-        ("eval_overlap", found.same, "serious", "also stand among the training rows"),
-        ("eval_same_prompt", found.asked, "warning", "share their prompt with a training row"),
+        ("eval_overlap", found.same, "serious", "stand among the training rows too"),
+        ("eval_same_prompt", found.asked, "warning", "have the prompt of a training row"),
         ("eval_near_overlap", found.near, "warning", "are almost the same as a training row"),
     )
     for kind, rows, severity, what in kinds:
@@ -206,7 +218,7 @@ def _overlap(evaluation: Audit) -> Iterator[Finding]:
                 kind,
                 len(rows),
                 severity,
-                f"{_rows(len(rows), 'evaluation row', 'evaluation rows')} ({len(rows) / total:.1%}) {what}.",
+                _rows(len(rows), what, total, "evaluation row"),
                 "Remove them from one side; the result would say how well rows are remembered.",
                 _evidence(rows, "evaluation"),
             )

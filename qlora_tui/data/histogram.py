@@ -22,7 +22,7 @@ def quantiles(lengths: Sequence[int]) -> dict[int, int]:
 def histogram(lengths: Sequence[int], cut: int) -> Histogram:
     """The lengths in bins of a round width, chosen so that the 99 % of shorter rows fill about a dozen of them.
 
-    The last bin holds everything longer. Empty bins before the shortest row are left out.
+    What is longer comes into one more bin, which is left out if it is empty, as are empty bins before the shortest row.
     """
     values = np.asarray(lengths, dtype=np.int64)
     top = max(1, int(np.quantile(values, 0.99)))
@@ -30,8 +30,8 @@ def histogram(lengths: Sequence[int], cut: int) -> Histogram:
     bins = min(BINS, -(-(top + 1) // width))
     edges = tuple(width * number for number in range(bins + 1))
     counts = np.bincount(np.minimum(values // width, bins), minlength=bins + 1)
-    first = int(np.flatnonzero(counts)[0])
-    return Histogram(edges[first:], tuple(int(count) for count in counts[first:]), cut)
+    first, last = int(np.flatnonzero(counts)[0]), bins + int(counts[-1] > 0)
+    return Histogram(edges[first:], tuple(int(count) for count in counts[first:last]), cut)
 
 
 def _round_up(width: float) -> int:

@@ -47,7 +47,7 @@ class Finding:
 class Histogram:
     """Rows by length in tokens: ``counts[i]`` rows have from ``edges[i]`` to below ``edges[i + 1]`` tokens.
 
-    The last count has no upper edge. ``cut`` is ``data.max_length``.
+    If there are as many edges as counts, the last count has no upper edge. ``cut`` is ``data.max_length``.
     """
 
     edges: tuple[int, ...]

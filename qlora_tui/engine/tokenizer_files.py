@@ -13,7 +13,6 @@ from pathlib import Path
 
 from qlora_tui.errors import EnvironmentFault, ModelError
 from qlora_tui.models.sources import ModelFiles
-from qlora_tui.runs.launch import engine_environment
 from qlora_tui.text import one_line
 
 _SECONDS = 600
@@ -47,6 +46,9 @@ def needs_taking_out(files: ModelFiles) -> bool:
 
 
 def _take_out(gguf: Path, folder: Path) -> None:
+    # Imported here: it brings the events along, and the first answers wait for every import.
+    from qlora_tui.runs.launch import engine_environment
+
     staging = folder.with_name(f".{folder.name}.partial")
     command = [sys.executable, "-c", _TAKE_OUT, str(gguf.parent), gguf.name, str(staging)]
     try:

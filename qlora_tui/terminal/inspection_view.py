@@ -108,16 +108,21 @@ def _findings(found: tuple[Finding, ...]) -> Iterator[RenderableType]:
     grid.add_column(overflow="fold")
     for finding in found:
         mark, style = _MARKS[finding.severity]
-        body = Text.assemble((visible(finding.message), style), " ", (visible(finding.advice), "dim"))
-        for each in finding.examples[:2]:
-            side = "evaluation row" if each.part == "evaluation" else "row"
-            body.append(f"\n{side} {each.row:,}: ", style="dim")
-            body.append(visible(each.text), style="dim")
-        if len(finding.examples) > 2:
-            body.append(f"\nalso rows {', '.join(f'{each.row:,}' for each in finding.examples[2:])}", style="dim")
-            body.append(" …" if finding.rows > len(finding.examples) else "", style="dim")
-        grid.add_row(Text(mark, style=style), body)
+        grid.add_row(Text(mark, style=style), Text(visible(finding.message), style=style))
+        grid.add_row(Text(), Text(visible(finding.advice), style="dim"))
+        for line in _evidence(finding):
+            grid.add_row(Text(), line)
     yield grid
+
+
+def _evidence(finding: Finding) -> Iterator[Text]:
+    """One row in words, the others by number."""
+    for each in finding.examples[:1]:
+        side = "evaluation row" if each.part == "evaluation" else "row"
+        yield Text(f"{side} {each.row:,}: {visible(each.text)}", no_wrap=True, overflow="ellipsis")
+    if others := finding.examples[1:]:
+        more = " …" if finding.rows > len(finding.examples) else ""
+        yield Text(f"also {', '.join(f'{each.row:,}' for each in others)}{more}", style="dim")
 
 
 def preview_view(preview: Preview, *, whole: bool) -> Iterator[RenderableType]:

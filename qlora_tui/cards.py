@@ -12,10 +12,13 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from qlora_tui.errors import UsageError
-from qlora_tui.gpus import Capability, supports_bf16
 from qlora_tui.text import one_line
+
+if TYPE_CHECKING:
+    from qlora_tui.gpus import Capability
 
 _MIB, _GIB = 1 << 20, 1 << 30
 _MOST_BYTES = 4096 * _GIB
@@ -43,6 +46,8 @@ class Card:
     @property
     def bf16(self) -> bool | None:
         """Whether it computes in bf16; None for a bare amount of memory."""
+        from qlora_tui.gpus import supports_bf16  # what it takes to ask a driver is not needed for a table
+
         return supports_bf16(self.capability)
 
     @property

@@ -28,6 +28,7 @@ Examples:
   qlora-tui attach spam-triage              watch a run from any terminal
   qlora-tui stop spam-triage                finish the step, save, stop
   qlora-tui resume spam-triage              go on from the last checkpoint
+  qlora-tui estimate --config run.yaml      does it fit, and how fast could it be?
   qlora-tui inspect --config run.yaml       what the data will teach, before anything is trained
   qlora-tui chat spam-triage --prompt "Win a prize now!" --compare
 

@@ -45,7 +45,7 @@ def estimate_of(config: RunConfig, path: Path | None, *, gpu: str | None) -> Ans
     beside = (path.absolute() if path is not None else Path.cwd() / "config").parent
     source = located(config.model.source, beside, ModelError, ())
     model = replace(known_model(config.model.model_copy(update={"source": source})), id=config.model.source)
-    device, told = device_for(gpu, config.model.source)
+    device, told = device_for(gpu)
     rows = rough_rows(config, beside) if path is not None else Rows()
     return answer_of(model, config, device, rows, told=told)
 

@@ -101,7 +101,7 @@ def models(text: str, config: Path | None, *, gpu: str | None, as_json: bool) ->
         QloraError: if the config or the card cannot be used, or nothing is found.
     """
     recipe = recipe_of(config)
-    device, notes = device_for(gpu, recipe.model.source)
+    device, notes = device_for(gpu)
     rows = sorted(_rows(text, recipe, device), key=lambda row: (row.fit.parameters, row.id.lower()))
     if not rows:
         raise ModelError(

@@ -56,12 +56,11 @@ def _from_file(path: Path) -> RunConfig:
     return load_config(path)
 
 
-def device_for(gpu: str | None, model: str) -> tuple[Device, tuple[str, ...]]:
+def device_for(gpu: str | None) -> tuple[Device, tuple[str, ...]]:
     """A kind of card, or what this machine would train on, and what is to be known of it.
 
     Args:
         gpu: A card or an amount of memory; None for this machine.
-        model: Source of the base, whose earlier runs tell most.
 
     Raises:
         UsageError: if no known card is meant.
@@ -71,11 +70,11 @@ def device_for(gpu: str | None, model: str) -> tuple[Device, tuple[str, ...]]:
 
         return device_like(plan_for(gpu)), ()
     from qlora_tui import hardware
-    from qlora_tui.memory.calibrated import calibrated
     from qlora_tui.memory.device import this_device
 
     machine = hardware.snapshot()
-    device, notes = calibrated(this_device(machine), driver=machine.driver, model=model)
+    device = this_device(machine)
+    notes = device.notes
     for gpu_here in machine.gpus:
         notes += tuple(
             f"{one_line(gpu_here.name, 60)} does not tell its {what} ({reason})." for what, reason in gpu_here.unread

@@ -9,7 +9,6 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, Literal
 
 from qlora_tui.cards import Card, card_named
-from qlora_tui.memory.history import calibration
 from qlora_tui.memory.recipe import GIB, MIB, DeviceFacts
 from qlora_tui.memory.speed import CardRates
 
@@ -97,6 +96,9 @@ def _visible(gpus: Sequence[Gpu], visible: str | None) -> tuple[Gpu, GpuMemory |
 def device_of(gpu: Gpu, memory: GpuMemory | None) -> Device:
     """A GPU of this machine with what is free of it, or of a partition of it, now."""
     card = card_named(gpu.name, memory.total if memory else None)
+    # Imported here: kinds of cards have no history.
+    from qlora_tui.memory.history import calibration
+
     measured = calibration(gpu.name)
     return Device(
         name=gpu.name,
@@ -105,6 +107,7 @@ def device_of(gpu: Gpu, memory: GpuMemory | None) -> Device:
         capability=gpu.capability,
         rates=_rates(card) if card else None,
         context=measured.context if measured else None,
+        pace=(measured.speed if measured else None) or 1.0,
         layer_kernels=find_spec("liger_kernel") is not None,
         notes=measured.notes if measured else (),
     )

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors import SafetensorError, safe_open
 
 from qlora_tui.errors import ModelError
 from qlora_tui.models.shape import ModelShape, shape_from_config
@@ -228,6 +227,9 @@ def _check_weights(folder: Path) -> None:
 
 def _tensor_names(path: Path) -> set[str]:
     """The tensors in one safetensors file, whose header is checked against its size; no weights are read."""
+    # Imported here: where only the configuration counts, this takes longer than all else.
+    from safetensors import SafetensorError, safe_open
+
     what = f"The weight file {one_line(str(path))} cannot be used."
     with path.open("rb") as file:
         if file.read(24).startswith(b"version https://git-lfs"):

@@ -35,7 +35,12 @@ def main(arguments: list[str]) -> int:
         from qlora_tui.engine.selftest import main as selftest
 
         return selftest()
-    sys.stderr.write("usage: python -m qlora_tui.engine train RUN_DIR [--resume] | chat … | inspect | selftest\n")
+    if arguments[:1] == ["dryrun"]:
+        from qlora_tui.engine.dryrun import main as dryrun
+
+        return dryrun(arguments[1:])
+    commands = "train RUN_DIR [--resume] | chat … | inspect | selftest | dryrun REQUEST.json"
+    sys.stderr.write(f"usage: python -m qlora_tui.engine {commands}\n")
     return 2
 
 

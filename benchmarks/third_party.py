@@ -107,6 +107,7 @@ def _harness(batch: int, sequence: int, rank: int, *, eager: bool, quantised: bo
         quantization="nf4" if quantised else "none",
         double_quant=False,
         attention="eager" if eager else "sdpa",
+        repeats_heads=not eager,
         optimizer="adamw",
         loss="full_kept",
         regime=PREPARED if quantised else LORA_ON_SIXTEEN_BIT,

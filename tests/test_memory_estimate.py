@@ -272,6 +272,28 @@ class TestMasks:
         assert packed - padded == 3 * (FOUR.tokens**2 - 4 * FOUR.sequence**2) + tables
 
 
+class TestRepeatedHeads:
+    """Cards whose only fused kernel takes as many heads of keys and values as of queries."""
+
+    def test_they_cost_two_copies_in_every_layer_that_is_kept(self) -> None:
+        kept = replace(FOUR, checkpointing="none")
+        plain, repeated = (estimate(LLAMA_8B, replace(kept, repeats_heads=on)).allocated for on in (False, True))
+        copies = 2 * 2 * FOUR.tokens * (LLAMA_8B.query_width - LLAMA_8B.key_width)
+        assert repeated - plain == LLAMA_8B.layers * copies
+
+    @pytest.mark.parametrize("attention", ["varlen", "eager"])
+    def test_other_attention_is_not_touched(self, attention: str) -> None:
+        plain, repeated = (
+            estimate(LLAMA_8B, replace(FOUR, repeats_heads=on, attention=attention)).allocated  # type: ignore[arg-type]
+            for on in (False, True)
+        )
+        assert plain == repeated
+
+    def test_a_mask_repeats_them_on_every_card(self) -> None:
+        padded = replace(FOUR, padded=True)
+        assert estimate(LLAMA_8B, padded) == estimate(LLAMA_8B, replace(padded, repeats_heads=True))
+
+
 class TestSpeed:
     """Seconds and tokens per second."""
 

@@ -129,6 +129,8 @@ def test_cards_without_bf16_get_no_variable_length_attention() -> None:
     assert fit(config(), "T4").recipe.attention == "sdpa"
     assert fit(config(), "RTX 4090").recipe.attention == "varlen"
     assert fit(config(), "T4").recipe.regime.adapter == 4
+    assert fit(config(), "T4").recipe.repeats_heads
+    assert not fit(config(), "RTX 4090").recipe.repeats_heads
 
 
 @pytest.mark.parametrize("effective", [1, 7, 8, 12, 64, 65_536])

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as functional
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations import sdpa_attention
 
 PACKED_VARLEN = "packed_varlen"
 
@@ -39,6 +40,24 @@ def supports_varlen(config: Any) -> bool:
         return False
     window_in_use = getattr(config, "use_sliding_window", True) and getattr(config, "sliding_window", None)
     return not (window_in_use and not layer_types)
+
+
+def repeats_heads() -> bool:
+    """Whether no fused kernel of this card takes fewer heads of keys and values than of queries.
+
+    Below capability 8.0 only the memory-efficient one is left, which does not.
+    """
+    return torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0)
+
+
+def keep_fused() -> None:
+    """Have transformers' sdpa repeat keys and values where heads cannot be shared.
+
+    transformers asks every card to share them. One that cannot falls back to plain products with all scores in fp32,
+    slow and as large as eager attention (huggingface/transformers#48633).
+    """
+    if repeats_heads():
+        sdpa_attention.use_gqa_in_sdpa = lambda *_arguments: False
 
 
 def register() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from qlora_tui.config import RunConfig
+from qlora_tui.engine.attention import repeats_heads
 from qlora_tui.errors import ModelError
 from qlora_tui.memory.dimensions import Dimensions
 from qlora_tui.memory.from_shape import dimensions_of
@@ -49,6 +50,7 @@ def recipe_of(config: RunConfig, lengths: Sequence[int]) -> Recipe:
         "double_quant": config.quantization.double_quant,
         "checkpointing": training.gradient_checkpointing,
         "attention": training.attention,
+        "repeats_heads": repeats_heads(),
         "layer_kernels": training.layer_kernels,
         "optimizer": training.optimizer,
         "regime": _regime(config),

@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from qlora_tui.config import AdapterSection, RunConfig
+from qlora_tui.engine.attention import keep_fused
 from qlora_tui.errors import ConfigError, ModelError, QloraError
 from qlora_tui.models.sources import ModelFiles
 from qlora_tui.text import one_line
@@ -58,6 +59,7 @@ def load_base(files: ModelFiles, config: RunConfig, *, training: bool) -> Loaded
     """
     dtype = DTYPES[compute_dtype_name(config.quantization.compute_dtype)]
     target = device()
+    keep_fused()
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
             files.folder,

@@ -22,7 +22,7 @@ from functools import lru_cache
 from typing import Literal
 
 from qlora_tui.memory.dimensions import Dimensions
-from qlora_tui.memory.masks import mask_memory, masked, score_elements
+from qlora_tui.memory.masks import mask_memory, masked, repeated_heads, score_elements
 from qlora_tui.memory.recipe import Recipe
 from qlora_tui.memory.static import BLOCK, adapted, adapter_elements, ceil_divide
 
@@ -95,6 +95,8 @@ def layer_memory(dimensions: Dimensions, recipe: Recipe, formula: Formula) -> La
         saved += 4 * scores
     elif masked(dimensions, recipe) and formula == "measured":
         mask, mask_copies = mask_memory(dimensions, recipe)
+    elif recipe.attention == "sdpa" and recipe.repeats_heads and formula == "measured":
+        mask_copies = repeated_heads(dimensions, recipe)
     small_saved, small_peak = _small(dimensions, recipe, reads) if formula == "measured" else (0, 0)
     return LayerMemory(saved + mask_copies, peak + mask_copies, mask, small_saved, small_peak)
 

@@ -27,5 +27,9 @@ def mask_memory(dimensions: Dimensions, recipe: Recipe) -> tuple[int, int]:
     The kernel takes an additive 16-bit copy of the mask, and keys and values repeated for all query heads.
     """
     scores = score_elements(recipe)
-    repeated = 4 * recipe.tokens * (dimensions.query_width - dimensions.key_width)
-    return scores, 2 * scores + repeated
+    return scores, 2 * scores + repeated_heads(dimensions, recipe)
+
+
+def repeated_heads(dimensions: Dimensions, recipe: Recipe) -> int:
+    """What keys and values take beyond their own heads when they are repeated for all query heads."""
+    return 2 * recipe.regime.residual * recipe.tokens * (dimensions.query_width - dimensions.key_width)

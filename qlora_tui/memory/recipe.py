@@ -56,6 +56,7 @@ class Recipe:
         padded: Some batches hold padding, so sdpa needs a mask.
         accumulation: Micro-batches per update.
         targets: Names of the adapted matrices; None adapts all of them.
+        repeats_heads: Under sdpa, keys and values are repeated for all query heads: no kernel of the card shares them.
     """
 
     micro_batch: int
@@ -70,6 +71,7 @@ class Recipe:
     double_quant: bool = True
     checkpointing: Checkpointing = "full"
     attention: Attention = "sdpa"
+    repeats_heads: bool = False
     layer_kernels: LayerKernels = "none"
     optimizer: Optimizer = "paged_adamw_8bit"
     loss: LossPath = "fused"

@@ -23,6 +23,7 @@ from qlora_tui.memory.recipe import (
 
 if TYPE_CHECKING:
     from qlora_tui.config import RunConfig
+    from qlora_tui.gpus import Capability
     from qlora_tui.memory.dimensions import Dimensions
 
 GPU_TOKENS_PER_MICRO_BATCH: Final = 8192
@@ -186,10 +187,16 @@ def _recipe(
         quantization=config.quantization.type,
         double_quant=config.quantization.double_quant,
         attention=attention,
+        repeats_heads=situation.device.kind == "cuda" and _capability(situation.device) < _FLASH_CAPABILITY,
         layer_kernels=kernels,
         optimizer=optimizer,
         regime=regime_of(config, situation.device),
     )
+
+
+def _capability(device: Device) -> Capability:
+    """The card's; one that does not tell is taken as able."""
+    return device.capability or _FLASH_CAPABILITY
 
 
 def _used(attention: str) -> Attention:
@@ -219,7 +226,7 @@ def _by_tokens(config: RunConfig, recipe: Recipe, device: Device) -> tuple[Recip
 def _attention(config: RunConfig, situation: Situation) -> tuple[Attention, str]:
     device = situation.device
     flash = device.kind == "cpu" or (
-        regime_of(config, device).residual == 2 and (device.capability or _FLASH_CAPABILITY) >= _FLASH_CAPABILITY
+        regime_of(config, device).residual == 2 and _capability(device) >= _FLASH_CAPABILITY
     )
     if situation.varlen and flash and is_packed(config, situation.rows):
         return "varlen", "packed rows need no mask and no work across their borders, which is much faster"

@@ -18,7 +18,7 @@ from qlora_tui.data.inspection import Glance, Inspection, from_json, to_json
 from qlora_tui.data.preview import Which
 from qlora_tui.engine.inspection import Cancelled, Inspector, Stage, inspect
 from qlora_tui.errors import DataError, UsageError
-from qlora_tui.terminal.inspecting import parse_which, run_inspection
+from qlora_tui.runs.inspecting import parse_which, run_inspection
 
 CONTRACT = {
     "format", "columns", "rows", "kept", "dropped", "truncated", "tokens", "untrained_rows", "end_of_turn_trained",

@@ -20,7 +20,9 @@ ROWS = Path(__file__).parent.parent / "examples" / "spam.jsonl"
 
 async def _walk_to_review(pilot: Pilot[str]) -> None:
     await press(pilot, "enter", "2", "enter", "ctrl+n")
-    pilot.app.screen.query_one("#data-source", Input).value = str(ROWS)
+    source = pilot.app.screen.query_one("#data-source", Input)
+    source.focus()
+    source.value = str(ROWS)
     await press(pilot, "enter", "ctrl+n", "ctrl+n")
 
 

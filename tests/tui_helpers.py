@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from player import HOSTILE
 from textual.pilot import Pilot
 from textual.widget import Widget
 
-from qlora_tui.checks import Finding
+from qlora_tui.checks import Finding as Check
 from qlora_tui.config import RunConfig
+from qlora_tui.data.inspection import Evidence, Finding, Glance, Histogram, Inspection, Licences
+from qlora_tui.data.preview import Preview, Which
+from qlora_tui.data.report import TokenCounts
+from qlora_tui.errors import ModelError, QloraError
 from qlora_tui.hardware import Cpu, Disk, Gpu, GpuMemory, GpuProcess, Hardware, Memory
 from qlora_tui.runs.directory import RunDirectory, create_run
 from qlora_tui.runs.overview import RunOverview
 from qlora_tui.tui.app import QloraApp
+from qlora_tui.tui.inspecting import Stage
 from qlora_tui.tui.preferences import Preferences
 from qlora_tui.tui.services import Services
 
@@ -25,17 +31,23 @@ NOW = 1_790_000_000.0
 
 Steps = Callable[[Pilot[str]], Awaitable[None]]
 
-CARD = Gpu(
-    index=0,
-    name="NVIDIA GeForce RTX 3060",
-    uuid="GPU-0",
-    memory=GpuMemory(12 * GIB, 11 * GIB, GIB // 4),
-    capability=(8, 6),
-    processes=(GpuProcess(812, "Xorg", GIB // 2),),
-    ecc=False,
-    mig=False,
-    unified=False,
-)
+
+def card(
+    index: int = 0,
+    name: str = "NVIDIA GeForce RTX 3060",
+    *,
+    capability: tuple[int, int] = (8, 6),
+    total: int = 12,
+    free: int = 11,
+    memory: GpuMemory | str | None = "as given",
+) -> Gpu:
+    """A card; sizes in GiB."""
+    own = GpuMemory(total * GIB, free * GIB, GIB // 4) if isinstance(memory, str) else memory
+    holder = GpuProcess(812, "Xorg", GIB // 2)
+    return Gpu(index, name, f"GPU-{index}", own, capability, (holder,), ecc=False, mig=False, unified=False)
+
+
+CARD = card()
 
 
 def machine(*gpus: Gpu) -> Hardware:
@@ -55,9 +67,9 @@ def machine(*gpus: Gpu) -> Hardware:
 
 
 FINDINGS = [
-    Finding("python", "ok", "Python 3.11.7 at /usr/bin/python."),
-    Finding("4-bit", "ok", "A 4-bit product and its gradient are right."),
-    Finding("disk runs", "warn", "4.0 GiB free in /home/me/runs.", "Free some space, or set QLORA_TUI_RUNS."),
+    Check("python", "ok", "Python 3.11.7 at /usr/bin/python."),
+    Check("4-bit", "ok", "A 4-bit product and its gradient are right."),
+    Check("disk runs", "warn", "4.0 GiB free in /home/me/runs.", "Free some space, or set QLORA_TUI_RUNS."),
 ]
 
 
@@ -67,15 +79,88 @@ def overview(name: str, status: str = "completed", **values: object) -> RunOverv
     return replace(found, **values)  # type: ignore[arg-type]
 
 
+PREVIEW = Preview(
+    row=1,
+    which="first",
+    raw='{\n  "prompt": "Win a prize now!",\n  "completion": "spam"\n}',
+    rendered="<|im_start|>user\nWin a prize now!<|im_end|>\n<|im_start|>assistant\nspam<|im_end|>\n",
+    tokens=(
+        ("<|im_start|>", False), ("user", False), ("\n", False), ("Win", False), (" a", False), (" prize", False),
+        (" now", False), ("!", False), ("<|im_end|>", False), ("\n", False), ("<|im_start|>", False),
+        ("assistant", False), ("\n", False), ("spam", True), ("<|im_end|>", True), ("\n", False),
+    ),
+    pieces=((0, 16),),
+)  # fmt: skip
+INSPECTION = Inspection(
+    source="/data/spam.jsonl",
+    format="prompt-completion",
+    columns={"prompt": "prompt", "completion": "completion"},
+    reason='Rows are read as prompt-completion from columns "prompt", "completion".',
+    rows=400,
+    kept=398,
+    dropped={"empty answer": 2},
+    first_dropped={"empty answer": 17},
+    truncated=3,
+    tokens_lost=120,
+    tokens=TokenCounts(total=43_100, trained=1_200, p50=101, p95=180, max=612),
+    quantiles={0: 40, 5: 60, 25: 80, 50: 101, 75: 130, 95: 180, 99: 300, 100: 612},
+    histogram=Histogram((0, 50, 100, 150, 200, 250, 300, 550), (12, 180, 160, 30, 10, 3, 2, 1), 512),
+    untrained_rows=0,
+    end_of_turn_trained=True,
+    duplicates=4,
+    near_duplicates=1,
+    evaluation_rows=None,
+    eval_overlap=0,
+    findings=(
+        Finding(
+            "email", 6, "warning", "6 rows hold e-mail addresses (7 in all).", "Remove them from the rows.",
+            (Evidence(31, "please write to [e-mail] before noon"),),
+        ),
+        Finding("duplicates", 4, "notice", "4 rows repeat an earlier row.", "Remove them.", (Evidence(12, "Win!"),)),
+    ),
+    licences=Licences("cc-by-4.0", "Apache-2.0"),
+    special_rows={"longest": 77, "shortest": 3},
+    samples=(PREVIEW,),
+)  # fmt: skip
+
+
+HOSTILE_INSPECTION = replace(
+    INSPECTION,
+    reason=HOSTILE,
+    findings=(Finding("email", 1, "serious", HOSTILE, HOSTILE, (Evidence(1, HOSTILE),)),),
+    samples=(Preview(1, HOSTILE, HOSTILE * 20, HOSTILE * 20, ((HOSTILE, False), (HOSTILE, True)), ((0, 2),), HOSTILE),),
+)
+
+
+@dataclass
+class StandInInspection:
+    """An inspection that is done at once, fails, or never says anything."""
+
+    said: list[Stage | Glance | Inspection]
+    failure: QloraError | None = None
+    cancelled: bool = False
+
+    def events(self) -> Iterator[Stage | Glance | Inspection]:
+        yield from self.said
+        if self.failure is not None:
+            raise self.failure
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
 @dataclass
 class Machine:
     """Stand-ins for everything the application asks; what it launched is in ``launched``."""
 
     hardware: Hardware = field(default_factory=lambda: machine(CARD))
-    findings: list[Finding] = field(default_factory=lambda: list(FINDINGS))
+    findings: list[Check] = field(default_factory=lambda: list(FINDINGS))
     runs: list[RunOverview] = field(default_factory=list)
     launched: list[RunConfig] = field(default_factory=list)
     failure: Exception | None = None
+    said: list[Stage | Glance | Inspection] = field(default_factory=lambda: [INSPECTION])
+    refusal: QloraError | None = None
+    inspected: list[tuple[RunConfig, Which]] = field(default_factory=list)
 
     def services(self) -> Services:
         return Services(
@@ -83,8 +168,19 @@ class Machine:
             findings=lambda _hardware: self.findings,
             runs=lambda: self.runs,
             launch=self._launch,
+            inspection=self._inspection,
+            look_up=self._look_up,
+            cached=frozenset,
             now=lambda: NOW,
+            pause=0.0,
         )
+
+    def _look_up(self, source: str) -> object:
+        raise ModelError(f"The model {source} cannot be used.", "The hub is not asked in tests.", "Choose another.")
+
+    def _inspection(self, config: RunConfig, which: Which) -> StandInInspection:
+        self.inspected.append((config, which))
+        return StandInInspection(self.said, self.refusal)
 
     def _launch(self, config: RunConfig) -> RunDirectory:
         if self.failure is not None:
@@ -114,7 +210,9 @@ async def settle(pilot: Pilot[str], seconds: float = 20.0) -> None:
     """Wait until all workers are done and all messages are handled."""
     async with asyncio.timeout(seconds):
         await pilot.pause()
-        await pilot.app.workers.wait_for_complete()
+        # A question waits for a person.
+        if waited := [worker for worker in pilot.app.workers if worker.group != "question"]:
+            await pilot.app.workers.wait_for_complete(waited)
         await pilot.pause()
 
 

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from qlora_tui.config_file import load_config
-from qlora_tui.terminal.inspecting import parse_which, run_inspection
+from qlora_tui.runs.inspecting import parse_which, run_inspection
 from qlora_tui.terminal.inspection_view import inspection_view
 from qlora_tui.terminal.replay import with_absolute_paths
 

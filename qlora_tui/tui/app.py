@@ -17,6 +17,7 @@ from textual.reactive import reactive
 from textual.screen import Screen
 from textual.worker import get_current_worker
 
+from qlora_tui.errors import QloraError
 from qlora_tui.tui.actions import Actions
 from qlora_tui.tui.answers import Answers, drop_draft, load_draft, save_draft
 from qlora_tui.tui.ascii_filter import AsciiFilter
@@ -25,8 +26,11 @@ from qlora_tui.tui.services import Services
 from qlora_tui.tui.themes import THEMES
 
 if TYPE_CHECKING:
+    from qlora_tui.data.preview import Which
     from qlora_tui.hardware import Hardware
     from qlora_tui.runs.directory import RunDirectory
+    from qlora_tui.tui.inspecting import Inspections
+    from qlora_tui.tui.inspections import Seen
 
 _SAVE_AFTER = 0.4
 """Seconds without a change before the answers are saved."""
@@ -46,13 +50,18 @@ class QloraApp(App[str]):
         Binding(
             "question_mark,f1", "explain", "Help", id="app.help", tooltip="What the focused field is, and all keys"
         ),
-        Binding("q,ctrl+q", "quit", "Quit", id="app.quit", priority=False, tooltip="Leave; a running training goes on"),
+        Binding(
+            "q,ctrl+q", "quit", "Quit", id="app.quit", key_display="q", tooltip="Leave; a running training goes on"
+        ),
         Binding("ctrl+c", "leave_or_copy", "Quit", show=False, id="app.interrupt", system=True),
         Binding("f5", "refresh_machine", "Look again", show=False, id="app.refresh", tooltip="Read the GPUs again"),
     ]
 
     answers: reactive[Answers] = reactive(Answers, init=False)
     hardware: reactive[Hardware | None] = reactive(None, init=False)
+    seen: reactive[Seen | None] = reactive(None, init=False)
+    looked_up: reactive[dict[str, str]] = reactive(dict, init=False)
+    """Models that were asked about, and why nothing was found out; empty if something was."""
 
     def __init__(
         self,
@@ -67,6 +76,7 @@ class QloraApp(App[str]):
         self._set_theme()
         self.services = services or Services()
         self.run_shown: RunDirectory | None = None
+        self._inspections: Inspections | None = None
         self._interrupted = 0.0
         self._save_timer: Any = None
         draft = load_draft()
@@ -154,11 +164,44 @@ class QloraApp(App[str]):
         self.change(Answers())
 
     def on_unmount(self) -> None:
+        if self._inspections is not None:
+            self._inspections.cancel()
         if self._save_timer is not None and self.answers.begun:
             try:
                 save_draft(self.answers)
             except OSError:
                 return
+
+    # The model
+
+    @work(thread=True, exclusive=True, group="model", exit_on_error=False)
+    def look_up_model(self, source: str) -> None:
+        """Find out in a thread what a model that is not listed is made of."""
+        try:
+            self.services.look_up(source)
+        except QloraError as error:
+            self.call_from_thread(self._take_model, source, f"{error.what} {error.why} {error.hint}")
+        else:
+            self.call_from_thread(self._take_model, source, "")
+
+    def _take_model(self, source: str, problem: str) -> None:
+        self.looked_up = {**self.looked_up, source: problem}
+
+    # The data
+
+    def inspect(self, which: Which = "first", *, again: bool = False) -> None:
+        """Look at the data that the answers name, unless that was done; another row is a new look."""
+        from qlora_tui.tui.inspecting import Inspections
+        from qlora_tui.tui.inspections import Seen, key_of
+
+        key = key_of(self.answers.config)
+        if self.seen is not None and self.seen.key == key and not again:
+            return
+        before = self.seen if self.seen is not None and self.seen.key == key else None
+        self.seen = before or Seen(key)
+        if self._inspections is None:
+            self._inspections = Inspections(self)
+        self._inspections.start(self.answers.config, which, key)
 
     # Screens
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Final, Literal
 
+from qlora_tui.config import ModelSection
+from qlora_tui.errors import QloraError
 from qlora_tui.models.architecture import ModelShape
 from qlora_tui.models.catalog import CatalogEntry, Licence, catalog, catalog_entry
 from qlora_tui.models.sources import bundled_models
@@ -65,26 +69,44 @@ def _of_entry(entry: CatalogEntry) -> BaseModel:
     )
 
 
-@cache
+_learnt: dict[str, BaseModel] = {}
+"""What was found out about models that are not listed, by source."""
+
+
 def model_of(source: str) -> BaseModel:
-    """What is known of ``model.source`` without opening the network; a folder's shape is counted from its config."""
+    """What is known of ``model.source`` now; :func:`look_up` finds out more."""
     known = next((model for model in listed_models() if model.source.lower() == source.lower()), None)
-    if known is not None:
-        return known
-    path = Path(source)
-    if path.is_dir():
-        return BaseModel(source, path.name or source, "local", _shape_in(path), None)
-    if path.is_file():
-        return BaseModel(source, path.name, "local", None, None)
-    return BaseModel(source, source, "hub", None, None)
+    return known or _learnt.get(source) or BaseModel(source, source, "hub", None, None)
 
 
-def _shape_in(folder: Path) -> ModelShape | None:
-    from qlora_tui.data.model_files import read_json
-    from qlora_tui.errors import QloraError
-    from qlora_tui.models.shape import shape_from_config
+def look_up(source: str) -> BaseModel:
+    """Find out what a model is made of; reads files and may ask the hub, so call it from a thread.
 
-    try:
-        return shape_from_config(read_json(folder / "config.json"))
-    except (QloraError, OSError):
-        return None
+    Raises:
+        QloraError: if there is no such model, or it cannot be sized.
+    """
+    from qlora_tui.models.known import known_model
+
+    known = known_model(ModelSection(source=source))
+    local = os.path.exists(source) or known.folder is not None
+    name = Path(source).name if os.path.exists(source) else source
+    _learnt[source] = BaseModel(source, name, "local" if local else "hub", known.shape, None)
+    return _learnt[source]
+
+
+def look_in_cache() -> frozenset[str]:
+    """Sources of the models that the hub's client has put on this machine; call it from a thread."""
+    from qlora_tui.models.known import cached_repositories
+
+    found = set()
+    for repository, _ in cached_repositories():
+        with suppress(QloraError):
+            if model_of(repository).shape is None:
+                look_up(repository)
+            found.add(repository)
+    return frozenset(found)
+
+
+def learnt_models() -> tuple[BaseModel, ...]:
+    """Models that are not listed and lie on this machine."""
+    return tuple(model for model in _learnt.values() if model.origin == "local")

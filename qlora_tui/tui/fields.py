@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from pydantic import ValidationError
 
+from qlora_tui.config import RowFormat
 from qlora_tui.tui.answers import Answers, problem_of
 from qlora_tui.tui.widgets.form import FieldSpec
 from qlora_tui.tui.words import value_text
@@ -24,6 +25,15 @@ FIELDS: Final = (
     FieldSpec("data.evaluation.fraction", "held-out share", detail="A share from 0 to below 1; 0 measures nothing."),
     FieldSpec("training.micro_batch", "micro-batch", detail="auto, or a divisor of the effective batch."),
     FieldSpec("training.gradient_checkpointing", "checkpointing", options=("auto", "full", "every-2", "none")),
+)
+
+
+DATA_FIELDS: Final = (
+    FieldSpec("data.split", "split", detail="train, or a slice such as train[:2%] or train[100:600]."),
+    FieldSpec("data.format", "format", options=get_args(RowFormat)),
+    FieldSpec("data.columns", "columns", detail="Role: column, separated by commas, such as prompt: question."),
+    FieldSpec("data.train_on", "train on", options=("assistant", "all")),
+    FieldSpec("data.long_rows", "long rows", options=("truncate", "drop", "split", "error")),
 )
 
 
@@ -57,6 +67,9 @@ def shown_text(answers: Answers, path: str) -> str:
 def _meaning(path: str, text: str) -> Any:
     if path == "data.packing":
         return {"yes": True, "no": False}.get(text, text)
+    if path == "data.columns":
+        pairs = (pair.partition(":") for pair in text.split(",") if pair.strip())
+        return {role.strip(): column.strip() for role, _, column in pairs}
     if path == "adapter.target_modules" and text != "all-linear":
         return [name.strip() for name in text.split(",") if name.strip()]
     return text

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from qlora_tui.checks import Finding
     from qlora_tui.config import RunConfig
+    from qlora_tui.data.preview import Which
     from qlora_tui.hardware import Hardware
     from qlora_tui.runs.directory import RunDirectory
     from qlora_tui.runs.overview import RunOverview
+    from qlora_tui.tui.inspecting import Running
 
 
 def _hardware() -> Hardware:
@@ -46,6 +48,24 @@ def _launch(config: RunConfig) -> RunDirectory:
     return run
 
 
+def _look_up(source: str) -> object:
+    from qlora_tui.tui.base_models import look_up
+
+    return look_up(source)
+
+
+def _cached() -> frozenset[str]:
+    from qlora_tui.tui.base_models import look_in_cache
+
+    return look_in_cache()
+
+
+def _inspection(config: RunConfig, which: Which) -> Running:
+    from qlora_tui.tui.inspection_process import InspectionProcess
+
+    return InspectionProcess(config, which)
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """The seams of the application."""
@@ -54,4 +74,9 @@ class Services:
     findings: Callable[[Hardware], list[Finding]] = _findings
     runs: Callable[[], list[RunOverview]] = _runs
     launch: Callable[[RunConfig], RunDirectory] = _launch
+    inspection: Callable[[RunConfig, Which], Running] = _inspection
+    look_up: Callable[[str], object] = _look_up
+    cached: Callable[[], frozenset[str]] = _cached
     now: Callable[[], float] = time.time
+    pause: float = 0.3
+    """Seconds without another change before the data is looked at."""

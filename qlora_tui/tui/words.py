@@ -22,7 +22,7 @@ def count(number: int) -> str:
     if number < 10_000:
         return f"{number:,}"
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
+        if number >= 0.9995 * size:
             value = number / size
             return f"{value:.0f}{letter}" if value >= 100 else f"{value:.1f}{letter}"
     return str(number)
@@ -54,6 +54,8 @@ def value_text(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.0e}".replace("e-0", "e-") if 0 < value < 0.001 and _short(value) else f"{value:g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {item}" for key, item in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return str(value)

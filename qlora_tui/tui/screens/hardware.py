@@ -27,7 +27,7 @@ from qlora_tui.tui.widgets.choices import Choices
 from qlora_tui.tui.widgets.helped import Help
 from qlora_tui.tui.words import gib
 
-_MARKS = {"ok": ("✓", "$success"), "warn": ("!", "$warning"), "fail": ("✗", "$error"), "skipped": ("–", "$text-muted")}
+_MARKS = {"ok": ("✓", "$success"), "warn": ("!", "$warning"), "fail": ("✗", "$error"), "skipped": ("–", "dim")}
 _HELP = Help(
     "Where to train",
     "Enter chooses the device that the estimate and the run are for.",
@@ -99,7 +99,7 @@ class HardwareStep(StepPane):
     def _devices(self, hardware: Hardware | None) -> Iterator[Option]:
         chosen = self._chosen_id()
         if hardware is None:
-            yield Option(Content.styled("  Looking at this machine …", "$text-muted"), id="none", disabled=True)
+            yield Option(Content.styled("  Looking at this machine …", "dim"), id="none", disabled=True)
         else:
             for gpu in hardware.gpus:
                 memory = gpu.memory
@@ -116,7 +116,7 @@ class HardwareStep(StepPane):
         text = self.query_one("#findings", Static)
         if self._findings is None:
             words = "Checking the installation with a real 4-bit product …" if self._checking else "Press d to check."
-            text.update(Content.styled(words, "$text-muted"))
+            text.update(Content.styled(words, "dim"))
         else:
             text.update(Content("\n").join(_finding_lines(self._findings)))
 
@@ -132,7 +132,7 @@ class HardwareStep(StepPane):
         elif event.option_id is not None:
             self.application.change(replace(answers, card=None, gpu=int(event.option_id.removeprefix("gpu-"))))
 
-    @work
+    @work(group="question")
     async def action_plan(self) -> None:
         card = await self.app.push_screen_wait(CardScreen())
         if card is not None:
@@ -159,13 +159,13 @@ class HardwareStep(StepPane):
 
 
 def _device(identity: str, kind: str, name: str, room: str, chosen: str) -> Option:
-    mark = Content.styled("● ", "bold $primary") if identity == chosen else Content.styled("○ ", "$text-muted")
+    mark = Content.styled("● ", "bold $primary") if identity == chosen else Content.styled("○ ", "dim")
     line = mark.append(Content.styled(f"{kind:<6} ", "bold")).append(Content(f"{one_line(name, 40):<36} "))
-    return Option(line.append(Content.styled(room, "$text-muted")), id=identity)
+    return Option(line.append(Content.styled(room, "dim")), id=identity)
 
 
 def _pair(label: str, value: str) -> Content:
-    return Content.styled(f"  {label:<11}", "$text-muted").append(Content(value))
+    return Content.styled(f"  {label:<11}", "dim").append(Content(value))
 
 
 def _facts(hardware: Hardware | None, device: Device) -> Iterator[Content]:

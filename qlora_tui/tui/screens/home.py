@@ -20,6 +20,7 @@ from qlora_tui.errors import QloraError
 from qlora_tui.text import one_line
 from qlora_tui.tui.screens.question import Answer, QuestionScreen, error_screen
 from qlora_tui.tui.widgets.choices import Choices
+from qlora_tui.tui.widgets.columns import fitted
 from qlora_tui.tui.widgets.helped import Help, Hint, help_for
 
 if TYPE_CHECKING:
@@ -35,9 +36,10 @@ _MARKS = {
     "stopped": ("■", "$warning"),
     "interrupted": ("✗", "$warning"),
     "failed": ("✗", "$error"),
-    "created": ("○", "$text-muted"),
+    "created": ("○", "dim"),
 }
-_COLUMNS = (("name", 28), ("status", 15), ("step", 15), ("best loss", 11), ("changed", 12))
+_COLUMNS = {"name": 40, "status": 15, "step": 15, "best loss": 11, "changed": 12}
+"""Widths at most; a narrow terminal takes from the name."""
 _HELP_RUN = Help(
     "Runs",
     "Enter opens a run; the keys at the foot stop it, go on with it, repeat it with changes or delete it.",
@@ -79,7 +81,7 @@ class HomeScreen(Screen[None]):
     @staticmethod
     def _banner() -> Content:
         return Content.styled("qlora-tui", "bold $primary").append(
-            Content.styled(f" {__version__}   from a pile of text to a trained, tested adapter", "$text-muted")
+            Content.styled(f" {__version__}   from a pile of text to a trained, tested adapter", "dim")
         )
 
     def on_mount(self) -> None:
@@ -132,13 +134,18 @@ class HomeScreen(Screen[None]):
         live = sum(run.status == "running" for run in self._runs)
         words = f"Runs  {len(self._runs)}" + (f", {live} training now" if live else "")
         title.update(Content.styled(words, "bold"))
-        now = self.application.services.now()
-        table.set_options([Option(self._heading(), disabled=True), *(Option(_row(run, now)) for run in self._runs)])
+        now, widths = self.application.services.now(), self._widths()
+        heading = "  " + "".join(fitted(name, width) for name, width in widths.items())
+        rows = (Option(_row(run, now, list(widths.values()))) for run in self._runs)
+        table.set_options([Option(Content.styled(heading, "dim"), disabled=True), *rows])
         table.highlighted = min(max(1, place or 1), len(self._runs))
 
-    @staticmethod
-    def _heading() -> Content:
-        return Content.styled("  " + "".join(name.ljust(width) for name, width in _COLUMNS), "$text-muted")
+    def _widths(self) -> dict[str, int]:
+        rest = sum(_COLUMNS.values()) - _COLUMNS["name"] + 2
+        return _COLUMNS | {"name": max(12, min(_COLUMNS["name"], self.size.width - 5 - rest))}
+
+    def on_resize(self) -> None:
+        self._draw_runs()
 
     def _chosen(self) -> RunOverview | None:
         table = self.query_one("#runs", Choices)
@@ -184,7 +191,7 @@ class HomeScreen(Screen[None]):
         else:
             self.application.open_wizard()
 
-    @work
+    @work(group="question")
     async def _ask_before_new(self) -> None:
         question = QuestionScreen(
             "Begin anew?",
@@ -229,7 +236,7 @@ class HomeScreen(Screen[None]):
         if run := self._chosen():
             self._act(run, "repeat")
 
-    @work
+    @work(group="question")
     async def action_delete(self) -> None:
         run = self._chosen()
         if run is None:
@@ -270,21 +277,16 @@ class HomeScreen(Screen[None]):
 
 
 def _choice(title: str, detail: str) -> Content:
-    return Content.styled(title.ljust(24), "bold").append(Content.styled(detail, "$text-muted"))
+    return Content.styled(title.ljust(24), "bold").append(Content.styled(detail, "dim"))
 
 
-def _row(run: RunOverview, now: float) -> Content:
+def _row(run: RunOverview, now: float, widths: list[int]) -> Content:
     from qlora_tui.runs.overview import age
 
-    mark, colour = _MARKS.get(run.status, ("?", "$text-muted"))
+    mark, colour = _MARKS.get(run.status, ("?", "dim"))
     step = "" if run.step is None else f"{run.step:,}" + (f" of {run.total_steps:,}" if run.total_steps else "")
     loss = "" if run.best_loss is None else f"{run.best_loss:.4f}"
     cells = (one_line(run.name, 64), run.status.replace("_", " "), step, loss, age(max(0.0, now - run.changed)))
-    shown = [_fitted(cell, width) for cell, (_, width) in zip(cells, _COLUMNS, strict=True)]
+    shown = [fitted(cell, width) for cell, width in zip(cells, widths, strict=True)]
     line = Content.styled(f"{mark} ", colour).append(Content(shown[0])).append(Content.styled(shown[1], colour))
     return line.append(Content("".join(shown[2:])))
-
-
-def _fitted(cell: str, width: int) -> str:
-    cell = cell if len(cell) < width else cell[: width - 2] + "…"
-    return cell.ljust(width)

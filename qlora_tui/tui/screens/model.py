@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import ClassVar
 
 from textual import on, work
@@ -15,12 +15,14 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
+from textual.worker import get_current_worker
 
 from qlora_tui.errors import ModelError
 from qlora_tui.memory.fit import fit_of
 from qlora_tui.models.catalog import search_catalog
+from qlora_tui.models.sources import user_path
 from qlora_tui.text import one_line
-from qlora_tui.tui.base_models import BaseModel, listed_models, model_of
+from qlora_tui.tui.base_models import BaseModel, learnt_models, listed_models, model_of
 from qlora_tui.tui.fit_view import four_bit_size
 from qlora_tui.tui.screens.licence import is_open, licence_question
 from qlora_tui.tui.screens.pane import StepPane
@@ -57,6 +59,7 @@ class ModelStep(StepPane):
         self._verdicts: dict[str, str] = {}
         self._key: object = None
         self._shown: dict[str, BaseModel] = {}
+        self._cached: frozenset[str] | None = None
 
     def compose(self) -> ComposeResult:
         yield Input(
@@ -75,9 +78,24 @@ class ModelStep(StepPane):
     def on_resize(self) -> None:
         self._fill()
 
+    def entered(self) -> None:
+        if self._cached is None:
+            self._look_in_cache()
+
+    @work(thread=True, exclusive=True, group="cache", exit_on_error=False)
+    def _look_in_cache(self) -> None:
+        found = self.application.services.cached()
+        if not get_current_worker().is_cancelled:
+            self.app.call_from_thread(self._take_cached, found)
+
+    def _take_cached(self, found: frozenset[str]) -> None:
+        self._cached = found
+        if found and self.is_mounted:
+            self._fill()
+
     def draw(self) -> None:
         config, device = self.view.answers.config, self.view.device
-        key = (config.adapter, config.quantization, config.data, config.training, device)
+        key = (config.adapter, config.quantization, config.data, config.training, device, self.application.looked_up)
         if key != self._key:
             self._key, self._verdicts = key, {}
         self._fill()
@@ -90,10 +108,14 @@ class ModelStep(StepPane):
         wanted = {entry.id for entry in search_catalog(typed)}
         listed = [m for m in listed_models() if m.source in wanted or typed.lower() in m.source]
         if typed.startswith(_PATH_STARTS) or typed.lower().endswith(".gguf"):
-            path = Path(typed).expanduser()
-            if path.is_dir() or path.is_file():
-                yield model_of(str(path.absolute()))
+            path = user_path(typed)
+            if os.path.exists(path):
+                source = str(path.absolute())
+                if source not in self.application.looked_up:
+                    self.application.look_up_model(source)
+                yield replace(model_of(source), origin="local", name=path.name)
             return
+        yield from (model for model in learnt_models() if typed.lower() in model.source.lower())
         yield from listed
         if typed.count("/") == 1 and not any(model.source.lower() == typed.lower() for model in listed):
             yield model_of(typed)
@@ -131,7 +153,7 @@ class ModelStep(StepPane):
         right = ("size", "4-bit", "context")
         cells = "".join(fitted(name, width, right=name in right) for name, width in widths.items())
         words = "no model is like this" if not found else ""
-        return Content.styled("  " + cells + words, "$text-muted")
+        return Content.styled("  " + cells + words, "dim")
 
     def _verdict(self, model: BaseModel) -> str:
         """Whether a model fits as things are; models of one shape need the same."""
@@ -145,7 +167,14 @@ class ModelStep(StepPane):
 
     def _row(self, model: BaseModel, chosen: str | None, widths: dict[str, int]) -> Content:
         mark, word, colour = VERDICTS[self._verdict(model)]
-        access = {"bundled": "bundled", "local": "here"}.get(model.origin, "gated" if model.gated else "")
+        access = (
+            "here"
+            if model.origin == "local" or model.source in (self._cached or ())
+            else "gated"
+            if model.gated
+            else ""
+        )
+        access = "bundled" if model.origin == "bundled" else access
         cells = {
             "name": one_line(model.name, 120),
             "size": count(model.parameters) if model.parameters else "?",
@@ -193,7 +222,7 @@ class ModelStep(StepPane):
         if (model := self._shown.get(event.option_id or "")) is not None:
             self._choose(model)
 
-    @work
+    @work(group="question")
     async def _choose(self, model: BaseModel) -> None:
         answers = self.application.answers
         accepted = model.origin == "local" or is_open(model.licence) or answers.licence_accepted == model.source
@@ -228,4 +257,4 @@ def _facts(model: BaseModel) -> Content:
     parts += ["the hub asks for a login and consent"] if model.gated else []
     parts += [one_line(note, 200) for note in (model.shape.notes if model.shape else ())]
     lines.append(" · ".join(parts))
-    return Content.styled("\n".join(lines), "$text-muted")
+    return Content.styled("\n".join(lines), "dim")

@@ -9,7 +9,7 @@ from typing import ClassVar
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal
+from textual.containers import Container, Horizontal, Vertical
 from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Button, Input, Static
@@ -47,16 +47,19 @@ class ReviewStep(StepPane):
         self._starting = False
 
     def compose(self) -> ComposeResult:
-        yield FieldRow(_NAME)
-        yield Static("", id="words", markup=False)
-        yield Static("", id="obstacles", markup=False)
-        with Horizontal(id="start-row"):
-            yield Button("Start training", id="start", compact=True, variant="primary")
-            yield Static("", id="start-note", markup=False)
-        yield Static("The same as a file", classes="section", markup=False)
-        yield Static("", id="yaml", markup=False)
-        yield Static("Repeat it without this program's screens", classes="section", markup=False)
-        yield Static("", id="command", markup=False)
+        with Container(id="review"):
+            with Vertical(id="review-left"):
+                yield FieldRow(_NAME)
+                yield Static("", id="words", markup=False)
+                yield Static("", id="obstacles", markup=False)
+                with Horizontal(id="start-row"):
+                    yield Button("Start training", id="start", compact=True, variant="primary")
+                    yield Static("", id="start-note", markup=False)
+                yield Static("Repeat it without these screens", classes="section", markup=False)
+                yield Static("", id="command", markup=False)
+            with Vertical(id="review-right"):
+                yield Static("The same as a file", classes="section", markup=False)
+                yield Static("", id="yaml", markup=False)
 
     def first_focus(self) -> Widget | None:
         start = self.query_one("#start", Button)
@@ -75,7 +78,7 @@ class ReviewStep(StepPane):
         start = self.query_one("#start", Button)
         start.disabled = bool(missing)
         start.label = "Starting …" if self._starting else "Start training"
-        self.query_one("#yaml", Static).update(Content.styled(dump_config(answers.config), "$text-muted"))
+        self.query_one("#yaml", Static).update(Content.styled(dump_config(answers.config), "dim"))
         self.query_one("#command", Static).update(Content(self._command()))
         note = "It comes up in a process of its own; this takes a few seconds." if self._starting else ""
         self.query_one("#start-note", Static).update(note)

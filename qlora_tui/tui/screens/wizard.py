@@ -82,7 +82,8 @@ class WizardScreen(Screen[None]):
     def view(self) -> View:
         """What is drawn now."""
         if self._view is None:
-            self._view = view_of(self.application.answers, self.application.hardware)
+            app = self.application
+            self._view = view_of(app.answers, app.hardware, app.seen, app.looked_up)
         return self._view
 
     @property
@@ -98,13 +99,15 @@ class WizardScreen(Screen[None]):
                 with Horizontal(id="moves"):
                     yield Button("‹ Back", id="back", compact=True)
                     yield Button("Next ›", id="forward", compact=True, variant="primary")
-            yield Hint()
+                yield Hint()
         yield MemoryBar()
         yield Footer(compact=True)
 
     async def on_mount(self) -> None:
         self.watch(self.app, "answers", self._refresh, init=False)
         self.watch(self.app, "hardware", self._refresh, init=False)
+        self.watch(self.app, "seen", self._refresh, init=False)
+        self.watch(self.app, "looked_up", self._refresh, init=False)
         await self._enter(self._step)
 
     def on_screen_resume(self) -> None:
@@ -115,6 +118,9 @@ class WizardScreen(Screen[None]):
         self._view = None
         view = self.view
         self._draw_frame(view)
+        source = view.model.source
+        if view.answers.model_chosen and view.model.shape is None and source not in self.application.looked_up:
+            self.application.look_up_model(source)
         pane = self._current()
         if pane is not None:
             pane.show(view)

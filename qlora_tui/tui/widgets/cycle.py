@@ -46,7 +46,7 @@ class Cycle(Widget, can_focus=True):
     def render(self) -> Content:
         room = max(1, self.size.width - 4)
         value = self.value if len(self.value) <= room else self.value[: room - 1] + "…"
-        arrow = "bold $primary" if self.has_focus else "$text-muted"
+        arrow = "bold $primary" if self.has_focus else "dim"
         return Content.styled("‹ ", arrow).append(Content(value.center(room))).append(Content.styled(" ›", arrow))
 
     def action_move(self, by: int) -> None:

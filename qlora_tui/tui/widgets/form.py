@@ -38,6 +38,12 @@ def description(path: str) -> str:
     return setting_description(tuple(path.split(".")))
 
 
+def reason(path: str) -> str:
+    """Why a field's default is what it is: the schema's words after the sentence on what the field does."""
+    _, _, why = description(path).partition(". ")
+    return why or description(path)
+
+
 class FieldInput(Input):
     """A one-line editor that leaves ``?`` to the help where no text would hold one."""
 
@@ -115,6 +121,6 @@ class FieldRow(Horizontal):
             more.append("One of: " + ", ".join(self.spec.options) + ". Change it with the arrow keys or a click.")
         elif self.spec.detail:
             more.append(self.spec.detail)
-        if self._reason and self._reason != description(self.spec.path):
+        if self._reason and self._reason not in description(self.spec.path):
             more.append(self._reason)
         return Help(self.spec.label, self._problem or description(self.spec.path), "\n".join(more))

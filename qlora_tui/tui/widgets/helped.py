@@ -44,5 +44,5 @@ class Hint(Static):
             return
         text = Content.styled(found.title, "bold $primary").append(Content("  " + found.line))
         if found.more:
-            text = text.append(Content.styled("\n\n" + found.more, "$text-muted"))
+            text = text.append(Content.styled("\n\n" + found.more, "dim"))
         self.update(text)

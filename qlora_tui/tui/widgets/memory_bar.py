@@ -11,13 +11,13 @@ from qlora_tui.memory.fit import Fit
 from qlora_tui.tui.fit_view import OVERHEAD, parts
 from qlora_tui.tui.words import GIB, gib
 
-FILLS = {"weights": "█", "adapter": "▓", "activations": "▒", "loss": "░", OVERHEAD: "▄"}
+FILLS = {"weights": "█", "adapter": "▓", "activations": "▒", "loss": "░", OVERHEAD: "▚"}
 """Each part has its own texture, so that the bar can be read without colour."""
 VERDICTS = {
     "yes": ("✓", "fits", "$success"),
     "tight": ("≈", "tight", "$warning"),
     "no": ("✗", "too large", "$error"),
-    "unknown": ("?", "unknown", "$text-muted"),
+    "unknown": ("?", "unknown", "dim"),
 }
 """Mark, word and colour of each verdict."""
 _COLOURS = {
@@ -51,7 +51,7 @@ def bar(fit: Fit, width: int) -> Content:
     drawn += doubt
     limit = None if fit.device.free is None else min(width - 1, round(fit.device.free / scale * width))
     rest = "·" * (width - drawn)
-    content = content.append(Content.styled(rest, "$text-muted 40%"))
+    content = content.append(Content.styled(rest, "dim"))
     if limit is not None and limit < width - 1:
         plain, mark = content, Content.styled("┃", "bold $foreground")
         content = plain[:limit].append(mark).append(plain[limit + 1 :])
@@ -94,18 +94,23 @@ class MemoryBar(Vertical):
         blocks, text = self.query_one("#memory-blocks", Static), self.query_one("#memory-words", Static)
         width = max(10, self.content_size.width)
         if fit is None:
-            blocks.update(Content.styled("·" * width, "$text-muted 40%"))
-            text.update(Content.styled(missing, "$text-muted"))
+            blocks.update(Content.styled("·" * width, "dim"))
+            text.update(Content.styled(missing, "dim"))
             return
         blocks.update(bar(fit, width))
         text.update(words(fit))
 
 
 def legend(fit: Fit) -> Content:
-    """Each part with its texture and its size."""
+    """Each part with its texture and its size; a part is never torn apart at the end of a line."""
     named = [
-        Content.styled(FILLS[name] * 2, _COLOURS[name]).append(Content(f" {name} {gib(size)}"))
+        Content.styled(FILLS[name], _COLOURS[name]).append(
+            Content(f"\N{NO-BREAK SPACE}{name}\N{NO-BREAK SPACE}{_size(size)}")
+        )
         for name, size in parts(fit)
-        if size >= GIB // 1000
     ]
-    return Content("   ").join(named)
+    return Content("  ").join(named).append(Content("\N{NO-BREAK SPACE}GiB"))
+
+
+def _size(size: int) -> str:
+    return f"{size / GIB:.2f}" if size < GIB // 10 else f"{size / GIB:.1f}"

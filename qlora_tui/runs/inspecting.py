@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -67,8 +67,8 @@ def run_inspection(
         InspectionFailed: with the engine's own sentences.
         EnvironmentFault: if the process cannot be started, or ends without an answer.
     """
-    with _engine(config, which) as (process, log):
-        for event in _events(process):
+    with Inspector(config, which) as inspector:
+        for event in inspector.events():
             match event.get("event"):
                 case "glance":
                     on_glance(from_values(Glance, event.get("glance")))
@@ -82,21 +82,65 @@ def run_inspection(
                     raise InspectionFailed(event)
                 case _:
                     pass
-        where = f"Read {log}; `qlora-tui doctor` checks the installation." if log else "Check the free memory."
-        raise EnvironmentFault(
+        raise inspector.died()
+
+
+class Inspector:
+    """The engine's process with its request; it is ended in any case, also from another thread.
+
+    Raises:
+        EnvironmentFault: if it cannot be started.
+    """
+
+    def __init__(self, config: RunConfig, which: Which) -> None:
+        self.log = _log_path()
+        self._process = _started(self.log)
+        request = json.dumps({"config": config.model_dump(mode="json"), "which": which}).encode() + b"\n"
+        if self._process.stdin is not None:
+            with suppress(BrokenPipeError):  # a child that is gone already is noticed when its answer is missing
+                self._process.stdin.write(request)
+                self._process.stdin.close()
+
+    def __enter__(self) -> Inspector:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cancel()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """What it says, one object after the other, until it ends."""
+        for line in self._process.stdout or ():
+            with suppress(ValueError, RecursionError):
+                event = json.loads(line)
+                if isinstance(event, dict):
+                    yield event
+
+    def cancel(self) -> None:
+        """End the process, and so its events."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(LEAVE_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def died(self) -> EnvironmentFault:
+        """The error of a process that has ended without an answer."""
+        log = self.log
+        return EnvironmentFault(
             "The data could not be inspected.",
-            f"The process ended with status {process.wait()} without an answer.",
-            where,
+            f"The process ended with status {self._process.wait()} without an answer.",
+            f"Read {log}; `qlora-tui doctor` checks the installation." if log else "Check the free memory.",
         )
 
 
-@contextmanager
-def _engine(config: RunConfig, which: Which) -> Iterator[tuple[subprocess.Popen[bytes], Path | None]]:
-    """The engine with its request; it is ended in any case."""
-    log = _log_path()
+def _started(log: Path | None) -> subprocess.Popen[bytes]:
     errors: IO[bytes] | int = log.open("wb") if log is not None else subprocess.DEVNULL
     try:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -113,24 +157,6 @@ def _engine(config: RunConfig, which: Which) -> Iterator[tuple[subprocess.Popen[
     finally:
         if not isinstance(errors, int):
             errors.close()
-    try:
-        if process.stdin is not None:
-            with suppress(BrokenPipeError):  # a child that is gone already is noticed when its answer is missing
-                process.stdin.write(
-                    json.dumps({"config": config.model_dump(mode="json"), "which": which}).encode() + b"\n"
-                )
-                process.stdin.close()
-        yield process, log
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(LEAVE_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
 
 
 def _log_path() -> Path | None:
@@ -141,11 +167,3 @@ def _log_path() -> Path | None:
     except OSError:
         return None
     return path
-
-
-def _events(process: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
-    for line in process.stdout or ():
-        with suppress(ValueError, RecursionError):
-            event = json.loads(line)
-            if isinstance(event, dict):
-                yield event

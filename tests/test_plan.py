@@ -133,6 +133,16 @@ def test_cards_without_bf16_get_no_variable_length_attention() -> None:
     assert not fit(config(), "RTX 4090").recipe.repeats_heads
 
 
+def test_a_chip_that_shares_the_machines_memory_needs_more_of_it() -> None:
+    own, shared = (replace(card("RTX 4090"), unified=unified) for unified in (False, True))
+    assert fit(config(), shared).process.point > fit(config(), own).process.point + GIB // 2
+    chip = card("Jetson AGX Orin 32GB")
+    assert chip.unified
+    assert chip.total is not None
+    assert chip.free is not None
+    assert chip.total - chip.free >= 2 * GIB
+
+
 @pytest.mark.parametrize("effective", [1, 7, 8, 12, 64, 65_536])
 def test_parts_of_a_batch_divide_it(effective: int) -> None:
     parts = parts_of(effective)

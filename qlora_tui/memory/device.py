@@ -21,6 +21,8 @@ _LEAST_DRIVER_SHARE: Final = 256 * MIB
 """What the driver of an idle card keeps of the memory it reports: 0.6 to 2 % on the cards that tell."""
 _PROCESSOR_CONTEXT: Final = round(0.7 * GIB)
 """Resident size of a process that has imported the libraries and loaded nothing yet."""
+_SYSTEM: Final = 2 * GIB
+"""What an idle system takes of memory that it shares with its GPU: an allowance, not a measurement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Device:
         rates: What the card publishes, None where it publishes nothing.
         context: What a process takes besides torch's memory, bytes; None until this machine has been measured.
         pace: Tokens per second of earlier runs on it over what was predicted for them.
+        unified: Whether its memory is the machine's own, so that the rest of the process takes of it too.
         planned: Whether it is a kind of card and not one of this machine.
         layer_kernels: Whether liger-kernel is installed beside it; taken for granted in another machine.
         notes: What earlier runs on it say.
@@ -47,6 +50,7 @@ class Device:
     rates: CardRates | None = None
     context: int | None = None
     pace: float = 1.0
+    unified: bool = False
     planned: bool = False
     layer_kernels: bool = True
     notes: tuple[str, ...] = ()
@@ -57,9 +61,10 @@ class Device:
         default = DeviceFacts()
         if self.kind == "cpu":
             return DeviceFacts(free=self.free, context=_PROCESSOR_CONTEXT, workspace=0)
+        context = default.context if self.context is None else self.context
         return DeviceFacts(
             free=self.free,
-            context=default.context if self.context is None else self.context,
+            context=context + (_PROCESSOR_CONTEXT if self.unified else 0),
             workspace=default.workspace if self.capability is None else DeviceFacts.workspace_of(self.capability),
         )
 
@@ -107,6 +112,7 @@ def device_of(gpu: Gpu, memory: GpuMemory | None) -> Device:
         capability=gpu.capability,
         rates=_rates(card) if card else None,
         context=measured.context if measured else None,
+        unified=bool(gpu.unified),
         pace=(measured.speed if measured else None) or 1.0,
         layer_kernels=find_spec("liger_kernel") is not None,
         notes=measured.notes if measured else (),
@@ -115,13 +121,15 @@ def device_of(gpu: Gpu, memory: GpuMemory | None) -> Device:
 
 def device_like(card: Card) -> Device:
     """An idle card of this kind, in some other machine."""
-    kept = max(round(card.memory * _DRIVER_SHARE), min(_LEAST_DRIVER_SHARE, card.memory // 8))
+    least = _SYSTEM if card.unified else _LEAST_DRIVER_SHARE
+    kept = max(round(card.memory * _DRIVER_SHARE), min(least, card.memory // 8))
     return Device(
         name=card.name,
         total=card.memory,
         free=card.memory - kept,
         capability=card.capability,
         rates=_rates(card),
+        unified=card.unified,
         planned=True,
     )
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from test_cli import assert_error, console
 from test_text import HOSTILE, acts
 
@@ -19,6 +23,7 @@ from qlora_tui.data.preview import Which
 from qlora_tui.engine.inspection import Cancelled, Inspector, Stage, inspect
 from qlora_tui.errors import DataError, UsageError
 from qlora_tui.runs.inspecting import parse_which, run_inspection
+from qlora_tui.terminal.inspection_view import inspection_view
 
 CONTRACT = {
     "format", "columns", "rows", "kept", "dropped", "truncated", "tokens", "untrained_rows", "end_of_turn_trained",
@@ -268,36 +273,31 @@ def test_the_command_tells_it_on_a_page(model: Path, tmp_path: Path) -> None:
         "end of turn  trained",
     ):
         assert part in done.stdout
-    values = json.loads(console("inspect", "--config", str(path), "--json", "--row", "2").stdout)
+    values = json.loads(console("inspect", "--config", str(path), "--json", "--row", "4").stdout)
     assert set(values) == CONTRACT
-    assert values["samples"][0]["row"] == 2
-    assert ["blue", True] in json.loads(console("inspect", "--config", str(path), "--json", "--row", "4").stdout)[
-        "samples"
-    ][0]["tokens"]
+    assert values["samples"][0]["row"] == 4
+    assert ["blue", True] in values["samples"][0]["tokens"]
 
 
 def test_mistakes_are_sentences(model: Path, tmp_path: Path) -> None:
     path = write_config(tmp_path, model, ROWS)
     assert_error(console("inspect", "--config", str(path), "--row", "99"), 2, "There is no row 99")
-    assert_error(console("inspect", "--config", str(path), "--row", "best"), 2, "longest, shortest or random")
-    (tmp_path / "rows.jsonl").unlink()
-    assert_error(console("inspect", "--config", str(path)), 2, "rows.jsonl")
 
 
 @pytest.mark.parametrize("row", [1, 2])
 def test_hostile_rows_do_not_act(model: Path, tmp_path: Path, row: int) -> None:
-    hostile = (
-        " ".join(text for text in HOSTILE if text.isprintable() or "\ud800" not in text)
-        + " [bold red]markup[/] :smile:"
-    )
+    hostile = " ".join(text for text in HOSTILE if "\ud800" not in text) + " [bold red]markup[/] :smile:"
     rows = [pair(hostile, hostile), {"prompt": hostile, "completion": "", "\x1b[31mcolumn\u202e": hostile}]
-    path = write_config(tmp_path, model, rows)
-    path.write_text(path.read_text().replace("max_length: 64", "max_length: 2048"))
-    done = console("inspect", "--config", str(path), "--row", str(row))
-    assert done.returncode == 0
-    assert not any(acts(character) for character in done.stdout)
-    assert "[bold red]markup[/] :smile:" in done.stdout.replace("│", "").replace("\n", "")
-    assert console("inspect", "--config", str(path), "--json").stdout.isascii()
+    config = config_for(model, write_rows(tmp_path / "rows.jsonl", rows), max_length=2048)
+    inspector = Inspector(config)
+    found = replace(inspector.inspect(), samples=(inspector.preview(row),))
+    for whole in (False, True):
+        console = Console(file=io.StringIO(), width=80, markup=False, emoji=False, highlight=False)
+        console.print(inspection_view(found, config, whole_row=whole))
+        shown = console.file.getvalue()  # type: ignore[attr-defined]
+        assert not any(acts(character) for character in shown)
+    assert "[boldred]markup[/]:smile:" in re.sub(r"\s", "", shown)
+    assert to_json(found).isascii()
 
 
 def test_redacted_rows_are_shown_as_they_are_trained(config: RunConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from qlora_tui.data.histogram import BINS, histogram, quantiles
 from qlora_tui.data.inspection import Finding, Licences
 from qlora_tui.data.licence import concern, licence_of_card
 from qlora_tui.data.prepare import Preparation
+from qlora_tui.data.privacy import KINDS
 from qlora_tui.data.source import RawRow
-from qlora_tui.data.text_trouble import main_script, troubles
+from qlora_tui.data.text_trouble import TROUBLES, main_script, troubles
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +175,20 @@ def test_what_licences_have_to_say_to_each_other() -> None:
     assert "must keep its licence" in said("cc-by-sa-4.0", "mit")
     assert "no licence named" in said("mit", None)
     assert "unknown" in said("unknown", "mit")
+
+
+def test_every_kind_of_finding_is_explained() -> None:
+    source = (ROOT / "qlora_tui" / "data" / "findings.py").read_text(encoding="utf-8")
+    kinds = set(re.findall(r'Finding\(\s*"(\w+)"|_tallied\(\s*"(\w+)"|^        \("(eval_\w+)"', source, re.MULTILINE))
+    named = {name for names in kinds for name in names if name} | {
+        *KINDS,
+        *TROUBLES,
+        "untrained",
+        "empty_answer",
+        "dropped",
+    }
+    page = (ROOT / "docs" / "inspection.md").read_text(encoding="utf-8").split("## Findings")[1].split("## Private")[0]
+    explained = {
+        name for line in page.splitlines() for name in re.findall(r"`(\w+)`", line.split("|")[1] if "|" in line else "")
+    }
+    assert named | {"licence"} == explained - {"kind"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import os
 from contextlib import suppress
@@ -18,6 +19,7 @@ from qlora_tui.models.sources import ModelFiles
 from qlora_tui.paths import cache_directory
 from qlora_tui.runs.files import write_atomic
 
+_LIBRARIES = ("tokenizers", "jinja2", "rensa", "ftfy", "phonenumbers", "python-stdnum")
 KEPT = 64
 """Inspections remembered; the one that was not used for longest goes first."""
 
@@ -43,10 +45,13 @@ def key(config: RunConfig, fingerprints: dict[str, str], encoder: Encoder, model
 
 @cache
 def _code() -> str:
-    """SHA-256 of the modules that make an inspection: another version of them may find other things."""
+    """SHA-256 of what makes an inspection, libraries included: another version of it may find other things."""
     digest = hashlib.sha256()
-    for path in sorted(Path(next(iter(data_package.__path__))).glob("*.py")):
+    here = Path(__file__).parent
+    for path in [*sorted(Path(next(iter(data_package.__path__))).glob("*.py")), here / "inspection.py"]:
         digest.update(path.read_bytes())
+    for name in _LIBRARIES:
+        digest.update(f"{name}={importlib.metadata.version(name)}".encode())
     return digest.hexdigest()
 
 

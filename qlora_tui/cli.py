@@ -231,12 +231,17 @@ def estimate(
     max_length: Annotated[int | None, typer.Option(min=8, max=1_048_576, help="Longest row in tokens.")] = None,
     micro_batch: Annotated[int | None, typer.Option(min=1, max=65_536, help="Rows on the device at once.")] = None,
     rank: Annotated[int | None, typer.Option(min=1, max=1024, help="Rank of the adapter.")] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Run one step of the real libraries without a GPU; takes a minute.")
+    ] = False,
 ) -> None:
     """Say whether a recipe fits into memory, with its parts, and the fastest settings that do."""
     from qlora_tui.estimate_command import estimate as answer
     from qlora_tui.recipe_options import Overrides
 
-    print(answer(config, Overrides(model, max_length, micro_batch, rank), gpu=gpu, as_json=as_json))
+    if exact and not as_json:
+        _talk("One step of the real libraries is run without a GPU; this can take a minute.")
+    print(answer(config, Overrides(model, max_length, micro_batch, rank), gpu=gpu, as_json=as_json, exact=exact))
 
 
 @app.command()

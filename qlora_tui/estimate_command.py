@@ -15,7 +15,7 @@ from qlora_tui.models.known import known_model
 from qlora_tui.recipe_options import Overrides, device_for, recipe_of
 
 
-def estimate(config: Path | None, overrides: Overrides, *, gpu: str | None, as_json: bool) -> str:
+def estimate(config: Path | None, overrides: Overrides, *, gpu: str | None, as_json: bool, exact: bool = False) -> str:
     """The estimate of a config file, or of a recipe made of options: a table, or one JSON object.
 
     Raises:
@@ -27,7 +27,7 @@ def estimate(config: Path | None, overrides: Overrides, *, gpu: str | None, as_j
             "Neither a config nor a model is given.",
             "Add --config run.yaml, or --model with a hub id or a folder.",
         )
-    answer = estimate_of(recipe_of(config, overrides), config, gpu=gpu)
+    answer = estimate_of(recipe_of(config, overrides), config, gpu=gpu, exact=exact)
     if as_json:
         return json.dumps(answer.as_values(), ensure_ascii=False)
     from qlora_tui.terminal.fit_table import fit_table
@@ -35,19 +35,24 @@ def estimate(config: Path | None, overrides: Overrides, *, gpu: str | None, as_j
     return fit_table(answer)
 
 
-def estimate_of(config: RunConfig, path: Path | None, *, gpu: str | None) -> Answer:
+def estimate_of(config: RunConfig, path: Path | None, *, gpu: str | None, exact: bool = False) -> Answer:
     """The estimate of a recipe on a card of this machine, or on another kind of card.
 
     Args:
         path: Where the config comes from: relative paths are looked for beside it too.
         gpu: A card or an amount of memory; None for this machine.
+        exact: Whether to run a step of the real libraries dry.
     """
     beside = (path.absolute() if path is not None else Path.cwd() / "config").parent
     source = located(config.model.source, beside, ModelError, ())
     model = replace(known_model(config.model.model_copy(update={"source": source})), id=config.model.source)
     device, told = device_for(gpu)
     rows = rough_rows(config, beside) if path is not None else Rows()
-    return answer_of(model, config, device, rows, told=told)
+    if not exact:
+        return answer_of(model, config, device, rows, told=told)
+    from qlora_tui.memory.exact import exact_fit
+
+    return answer_of(model, config, device, rows, told=told, exactly=exact_fit)
 
 
 def rough_rows(config: RunConfig, beside: Path) -> Rows:

@@ -19,6 +19,7 @@ from qlora_tui.errors import ExitCode
 from qlora_tui.memory.history import MeasuredRun, remember, stack_versions
 from qlora_tui.memory.recipe import GIB
 from qlora_tui.models.catalog import find_model
+from qlora_tui.selftest import Selftest
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
@@ -448,3 +449,76 @@ def test_a_gguf_header_that_is_cut_off(cut: int, ask: Ask, tmp_path: Path) -> No
     path = gguf_file(tmp_path / "tiny.gguf", tied=True)
     path.write_bytes(path.read_bytes()[:cut])
     assert_told(ask("estimate", "--model", str(path), "--gpu", "8GiB"), ExitCode.USAGE, "damaged or cut off")
+
+
+class TestExact:
+    """The command with a child that answers as told; the dry run itself has tests of its own."""
+
+    def answering(self, monkeypatch: pytest.MonkeyPatch, found: Selftest) -> list[dict[str, Any]]:
+        requests: list[dict[str, Any]] = []
+
+        def run(command: tuple[str, ...], _seconds: float) -> Selftest:
+            requests.append(json.loads(Path(command[-1]).read_text()))
+            model = Path(requests[-1]["model"])
+            requests[-1]["config"] = json.loads((model / "config.json").read_text())
+            return found
+
+        monkeypatch.setattr("qlora_tui.memory.exact.exact_fit.__defaults__", (run,))
+        return requests
+
+    @pytest.mark.parametrize("source", [LLAMA, "bundled:smollm2-135m"])
+    def test_the_figures_are_the_dry_runs(
+        self, source: str, values: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        report = {
+            "allocated": 7 * GIB,
+            "seconds": 12.3,
+            "peaks": {"training": 7 * GIB, "evaluation": 8 * GIB, "loading": 6 * GIB},
+            "components": {"weights": 5 * GIB, "forward": 2 * GIB},
+            "notes": ["Something is left out."],
+        }
+        requests = self.answering(monkeypatch, Selftest(report))
+        answer = values("--model", source, "--gpu", "RTX 3060", "--micro-batch", "1", "--exact")
+        assert (answer["allocated"], answer["components"]) == (7 * GIB, report["components"])
+        assert answer["process"]["low"] > 8 * GIB
+        assert any(note.startswith("Exact: the libraries ran one step") for note in answer["notes"])
+        assert "Something is left out." in answer["notes"]
+        (request,) = requests
+        assert request["recipe"]["micro_batch"] == 1
+        assert request["config"]["model_type"] == "llama"
+
+    def test_a_folder_is_used_as_it_is(
+        self, values: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        report = {"allocated": 7 * GIB, "seconds": 1, "peaks": {"training": 7 * GIB}}
+        requests = self.answering(monkeypatch, Selftest(report))
+        folder = folder_of(tmp_path / "model")
+        answer = values("--model", str(folder), "--gpu", "RTX 3060", "--exact")
+        assert requests[0]["model"] == str(folder)
+        assert sum(answer["components"].values()) == answer["allocated"]
+
+    @pytest.mark.parametrize(
+        ("found", "code", "said"),
+        [
+            (Selftest(problem="It ended with exit code 9."), ExitCode.ENVIRONMENT, "exit code 9"),
+            (Selftest({"nonsense": 1}), ExitCode.ENVIRONMENT, "something else"),
+            (
+                Selftest({"error": {"kind": "model", "what": "It cannot be built.", "why": "So.", "hint": "Do."}}),
+                ExitCode.USAGE,
+                "It cannot be built.",
+            ),
+        ],
+    )
+    def test_a_child_that_does_not_answer(
+        self, found: Selftest, code: int, said: str, ask: Ask, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.answering(monkeypatch, found)
+        assert_told(ask("estimate", "--model", LLAMA, "--gpu", "24GiB", "--exact", "--json"), code, said)
+
+
+@pytest.mark.full
+def test_the_dry_run_agrees_with_the_formula(values: Callable[..., dict[str, Any]]) -> None:
+    recipe = ("--model", "bundled:smollm2-135m", "--gpu", "RTX 3060", "--micro-batch", "1", "--max-length", "512")
+    exact, formula = values(*recipe, "--exact"), values(*recipe)
+    assert exact["allocated"] == pytest.approx(formula["allocated"], rel=0.01)
+    assert sum(exact["components"].values()) == exact["allocated"]

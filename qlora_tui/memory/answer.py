@@ -13,7 +13,7 @@ from qlora_tui.memory.words import largest_in_words, size, speed_in_words
 from qlora_tui.text import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from qlora_tui.config import RunConfig
     from qlora_tui.models.architecture import ModelShape
@@ -58,12 +58,21 @@ class Answer:
         }
 
 
-def answer_of(model: KnownModel, config: RunConfig, device: Device, rows: Rows, *, told: Sequence[str] = ()) -> Answer:
+def answer_of(
+    model: KnownModel,
+    config: RunConfig,
+    device: Device,
+    rows: Rows,
+    *,
+    told: Sequence[str] = (),
+    exactly: Callable[[KnownModel, Fit], Fit] | None = None,
+) -> Answer:
     """The estimate of a recipe.
 
     Args:
         rows: What is roughly known of the data.
         told: What is to be known of the device.
+        exactly: Puts a dry run in the place of the closed form.
 
     Raises:
         ConfigError: if the adapter's rank is above the size of every layer.
@@ -71,6 +80,7 @@ def answer_of(model: KnownModel, config: RunConfig, device: Device, rows: Rows, 
     """
     check_rank(model.shape, config)
     fit = fit_of(model.shape, config, device, rows)
+    fit = fit if exactly is None else exactly(model, fit)
     fastest = _faster(fastest_fit(model.shape, config, device, rows), fit)
     notes = (*_bad_news(model.shape, config, fit, rows), *_good_news(fit, fastest), *model.notes, *told, *fit.notes)
     if fit.speed is not None and fit.speed.hours is not None:
@@ -136,6 +146,5 @@ def _good_news(fit: Fit, fastest: Fit | None) -> list[str]:
             f"training.micro_batch {recipe.micro_batch}, gradient_checkpointing {recipe.checkpointing}, "
             f"attention {recipe.attention}, layer_kernels {recipe.layer_kernels}, optimizer {recipe.optimizer}"
         )
-        pace = f" ({speed_in_words(speed).rstrip('.')})" if speed is not None else ""
-        notes.append(f"The fastest settings that fit: {settings}{pace}.")
+        notes.append(f"The fastest settings that fit: {settings}.{f' {speed_in_words(speed)}' if speed else ''}")
     return notes

@@ -11,7 +11,9 @@ SETTINGS_OPEN = ("micro_batch", "gradient_checkpointing", "attention", "layer_ke
 
 def size(count: int) -> str:
     """Bytes for people."""
-    return f"{count / GIB:.2f} GiB" if count >= GIB // 10 else f"{count / MIB:.1f} MiB"
+    if count >= GIB // 10:
+        return f"{count / GIB:.2f} GiB"
+    return f"{count / MIB:.1f} MiB" if count >= MIB // 10 else f"{count / 1024:.1f} KiB"
 
 
 def verdict_in_words(fit: Fit) -> str:
@@ -37,7 +39,7 @@ def largest_in_words(fit: Fit) -> str | None:
     at_once = 1 if any(choice.field == "training.micro_batch" for choice in fit.choices) else fit.recipe.micro_batch
     shape = "one at a time" if at_once == 1 else f"{at_once} at once"
     return (
-        f"Up to {together} of {fit.recipe.sequence:,} tokens fit at once, and rows of up to {length:,} tokens {shape}."
+        f"Up to {together} of {fit.recipe.sequence:,} tokens fit at once, and rows of up to {length:,} tokens, {shape}."
     )
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from qlora_tui.config import ModelSection
 from qlora_tui.errors import EnvironmentFault
@@ -30,12 +31,14 @@ class KnownModel:
     Attributes:
         id: Its source, as the config names it.
         folder: Where its configuration lies; None where it comes from the catalog or a GGUF file.
+        config: The fields of its configuration, where there is no folder.
         notes: What the user should know of where the figures come from.
     """
 
     id: str
     shape: ModelShape
     folder: Path | None = None
+    config: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -107,7 +110,7 @@ def _commit(root: Path, reference: str) -> str | None:
 
 def _from_gguf(source: str, path: Path) -> KnownModel:
     config, index = gguf_config(path)
-    return KnownModel(source, shape_from_config(config, index=index))
+    return KnownModel(source, shape_from_config(config, index=index), config=config)
 
 
 def _from_catalog(model_id: str) -> KnownModel:
@@ -122,10 +125,10 @@ def _from_catalog(model_id: str) -> KnownModel:
     entry = catalog_entry(model_id)
     if entry is None:
         raise KeyError(model_id)
-    return KnownModel(model_id, entry.shape())
+    return KnownModel(model_id, entry.shape(), config=entry.config)
 
 
 def _from_hub(section: ModelSection) -> KnownModel:
     """Ask the hub for the configuration alone."""
     files = resolve_model(section, weights=False)
-    return KnownModel(section.source, shape_of_folder(files.folder), files.folder, files.notes)
+    return KnownModel(section.source, shape_of_folder(files.folder), files.folder, notes=files.notes)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bitsandbytes.optim import GlobalOptimManager
 
 from benchmarks.gpu import Bench, Case
 from benchmarks.random_model import (
@@ -23,7 +24,7 @@ from benchmarks.random_model import (
 from qlora_tui.config import RunConfig
 from qlora_tui.engine.evaluate import heaviest
 from qlora_tui.engine.forecast import device_facts, dimensions_of_model, recipe_facts, recipe_of
-from qlora_tui.engine.gauge import read_gauge
+from qlora_tui.engine.gauge import read_gauge, release_memory
 from qlora_tui.engine.load import LoadedModel
 from qlora_tui.engine.probe import sequence_lengths
 from qlora_tui.engine.trainer import RunTrainer
@@ -48,8 +49,8 @@ class Model:
     def close(self) -> None:
         """Forget the model."""
         del self.base
-        from qlora_tui.engine.gauge import release_memory
-
+        # transformers tells bitsandbytes' one manager of every embedding, which would keep the model's alive.
+        GlobalOptimManager.get_instance().initialize()
         release_memory()
 
 

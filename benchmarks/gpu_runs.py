@@ -197,7 +197,7 @@ class Finished:
 
     def _evaluation_batch(self) -> list[int] | None:
         """Rows and tokens of the largest evaluation batch."""
-        rows = heaviest(self.training.rows.selection, self.model.base.device)
+        rows = heaviest(self.training.rows.selection, self.measure.tokens_per_batch)
         return [len(rows), max(len(row.input_ids) for row in rows)] if rows else None
 
     def _evaluation(self, dimensions: Dimensions, recipe: Recipe) -> int | None:

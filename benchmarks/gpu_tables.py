@@ -14,6 +14,7 @@ from benchmarks.random_model import shape_of
 from benchmarks.tables import publish, table
 from qlora_tui.engine.forecast import dimensions_of_model
 from qlora_tui.memory.estimate import estimate
+from qlora_tui.memory.process import shown_process
 from qlora_tui.memory.recipe import DeviceFacts, Recipe
 
 _GIB = 2**30
@@ -107,7 +108,9 @@ def _estimate_today(name: str, values: Case) -> Case:
     found = estimate(dimensions, recipe, device)
     batch = values.get("evaluation_batch")
     evaluation = evaluation_estimate(dimensions, recipe, batch, device) if batch else None
-    return {"allocated": found.allocated, "evaluation": evaluation, "shown": list(astuple(found.shown))}
+    # An evaluation that needed more than training left the process larger.
+    shown = shown_process(dimensions, recipe, device, max(found.allocated, evaluation or 0))
+    return {"allocated": found.allocated, "evaluation": evaluation, "shown": list(astuple(shown))}
 
 
 def _speed(lines: dict[str, Case]) -> list[str]:

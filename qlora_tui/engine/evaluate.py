@@ -25,8 +25,7 @@ from qlora_tui.engine.measurement import Measurement, RowResult
 from qlora_tui.errors import OutOfMemory
 
 MAX_LABELS = 20
-CPU_TOKENS_PER_BATCH = 1024
-GPU_TOKENS_PER_BATCH = 16384
+TOKENS_PER_BATCH = 1024
 MAX_NEW_TOKENS = 512
 
 OnProgress = Callable[[int], None]
@@ -97,6 +96,7 @@ def measure(
     pad_id: int,
     labels: Labels | None = None,
     on_progress: OnProgress | None = None,
+    tokens_per_batch: int = TOKENS_PER_BATCH,
 ) -> Measurement:
     """Loss, and accuracy over ``labels`` if given, of each row.
 
@@ -104,10 +104,11 @@ def measure(
         model: A PeftModel whose base carries TRL's fused head.
         rows: Held-out rows; any length, any order.
         on_progress: Called with the number of rows done after each batch; may raise to stop.
+        tokens_per_batch: Most tokens of a batch, padding included, unless one row alone has more.
     """
     start = time.monotonic()
     results: dict[int, RowResult] = {}
-    pending = deque(_batches(rows, model.device))
+    pending = deque(_batches(rows, tokens_per_batch))
     most = math.inf
     while pending:
         batch = pending.popleft()
@@ -127,9 +128,9 @@ def measure(
     return Measurement(tuple(results[i] for i in range(len(rows))), time.monotonic() - start)
 
 
-def heaviest(rows: Sequence[PreparedRow], device: torch.device) -> list[PreparedRow]:
+def heaviest(rows: Sequence[PreparedRow], tokens_per_batch: int) -> list[PreparedRow]:
     """The rows of the batch that needs most memory."""
-    batches = list(_batches(rows, device))
+    batches = list(_batches(rows, tokens_per_batch))
     largest = max(batches, key=lambda batch: len(batch) * max(len(rows[i].input_ids) for i in batch), default=[])
     return [rows[i] for i in largest]
 
@@ -166,9 +167,8 @@ def _row_too_long(row: PreparedRow) -> OutOfMemory:
     )
 
 
-def _batches(rows: Sequence[PreparedRow], device: torch.device) -> Iterator[list[int]]:
+def _batches(rows: Sequence[PreparedRow], budget: int) -> Iterator[list[int]]:
     """Row indices in batches of similar length, bounded in padded tokens."""
-    budget = CPU_TOKENS_PER_BATCH if device.type == "cpu" else GPU_TOKENS_PER_BATCH
     batch: list[int] = []
     for index in sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids)):
         if batch and (len(batch) + 1) * len(rows[batch[0]].input_ids) > budget:

@@ -10,7 +10,16 @@ from qlora_tui.data.formats import Turn
 from qlora_tui.data.prepare import PreparedRow
 from qlora_tui.engine import metrics
 from qlora_tui.engine.control import Control
-from qlora_tui.engine.evaluate import MAX_NEW_TOKENS, Labels, generate, heaviest, measure, prompt_turns, reference
+from qlora_tui.engine.evaluate import (
+    MAX_NEW_TOKENS,
+    TOKENS_PER_BATCH,
+    Labels,
+    generate,
+    heaviest,
+    measure,
+    prompt_turns,
+    reference,
+)
 from qlora_tui.engine.measurement import Measurement
 from qlora_tui.engine.report import EventLog
 from qlora_tui.engine.rows import RunRows
@@ -54,11 +63,11 @@ class HeldOutMeasure:
 
     def loss_of(self, rows: Sequence[PreparedRow]) -> Measurement:
         """Loss and accuracy only: what an evaluation during training needs."""
-        return measure(self._model, rows, self._pad_id, self._labels)
+        return measure(self._model, rows, self._pad_id, self._labels, tokens_per_batch=self.tokens_per_batch)
 
     def probe(self, rows: Sequence[PreparedRow]) -> None:
         """Go through the batch of ``rows`` that needs most memory, without a trace."""
-        measure(self._model, heaviest(rows, self._model.device), self._pad_id, self._labels)
+        self.loss_of(heaviest(rows, self.tokens_per_batch))
 
     def full(
         self,
@@ -81,7 +90,7 @@ class HeldOutMeasure:
             self._log.progress(phase, done, total, "rows")
 
         on_progress(0)
-        result = measure(self._model, rows, self._pad_id, self._labels, on_progress)
+        result = measure(self._model, rows, self._pad_id, self._labels, on_progress, self.tokens_per_batch)
         if wanted:
             result = self._with_answers(result, rows, wanted, lambda done: on_progress(len(rows) + done))
         self._log.write(
@@ -125,6 +134,13 @@ class HeldOutMeasure:
         ids = [self._encoder.prompt_ids((*head, Turn("user", prompt))) for prompt in prompts]
         answers = generate(self._model, self._tokenizer, ids, SAMPLE_TOKENS, self._end_ids)
         yield from zip(prompts, answers, strict=True)
+
+    @property
+    def tokens_per_batch(self) -> int:
+        """Most tokens of a batch; on a GPU those of a micro-batch, so that an evaluation needs less memory than a step."""
+        if self._model.device.type == "cpu":
+            return TOKENS_PER_BATCH
+        return int(self._config.training.micro_batch) * self._config.data.max_length
 
     @property
     def _pad_id(self) -> int:

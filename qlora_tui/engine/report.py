@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from qlora_tui.runs.events import Event, Phase, PhaseName, Progress, Record, Warned, from_line, to_line
+from qlora_tui.advice.health import Finding, Health
+from qlora_tui.runs.events import Advice, Event, Phase, PhaseName, Progress, Record, Warned, from_line, to_line
+from qlora_tui.runs.feed import tail_records
 
 PROGRESS_SECONDS = 0.5
 
 
 class EventLog:
     """Appends events to ``events.jsonl``, each durable before the call returns.
+
+    Each event is also shown to the run's :class:`~qlora_tui.advice.health.Health`, and what that finds is written too.
 
     Opening a log whose last line was torn by a crash cuts that line off and goes on with the next number, so the
     numbers of all lives of a run follow each other without a gap.
@@ -25,6 +30,7 @@ class EventLog:
 
     def __init__(self, path: Path) -> None:
         self._sequence = _repair(path)
+        self._health: Health | None = Health(tail_records(path))
         # Unbuffered: a line that a full disk refused must not be written again with the next one.
         self._handle = path.open("ab", buffering=0)
         self._last_progress: dict[PhaseName, float] = {}
@@ -37,11 +43,22 @@ class EventLog:
 
     def write(self, event: Event) -> None:
         """Append one event. Progress is only flushed; everything else is also synced to the disk."""
-        line = to_line(Record(self._sequence + 1, time.time(), event)).encode()
-        self._handle.write(line)
+        record = Record(self._sequence + 1, time.time(), event)
+        self._handle.write(to_line(record).encode())
         self._sequence += 1
         if not isinstance(event, Progress):
             os.fsync(self._handle.fileno())
+        for finding in self._findings(record):
+            self.write(Advice(topic=finding.topic, message=finding.message, change=finding.change))
+
+    def _findings(self, record: Record) -> list[Finding]:
+        """What the event shows of the run's health; a fault in there is no reason to lose a run."""
+        try:
+            return self._health.take(record) if self._health is not None else []
+        except Exception:
+            traceback.print_exc()
+            self._health = None
+            return []
 
     def progress(self, phase: PhaseName, done: int, total: int | None, unit: str, message: str = "") -> None:
         """Append a progress event, at most about two a second for each phase, the first and the last always."""

@@ -19,6 +19,7 @@ from trl import SFTConfig, SFTTrainer
 from qlora_tui.config import RunConfig
 from qlora_tui.engine import checkpoints
 from qlora_tui.engine.control import Control
+from qlora_tui.engine.device import DeviceWatch
 from qlora_tui.engine.gauge import Peaks, release_memory
 from qlora_tui.engine.measurement import Measurement
 from qlora_tui.engine.report import EventLog
@@ -122,6 +123,7 @@ class RunTrainer(SFTTrainer):
         self.run_config = config
         self.log_events = log
         self.requests = control
+        self.device_watch = DeviceWatch()
         self.standing = Standing()
         self.step_loss = torch.zeros((), device=self.args.device)
         self.step_tokens = 0
@@ -325,6 +327,8 @@ class _Flow(TrainerCallback):
                 memory_reserved=trainer.peaks.reserved,
             )
         )
+        if (sample := trainer.device_watch.if_due(trainer.peaks)) is not None:
+            trainer.log_events.write(sample)
 
 
 def _adapter_to_fp32(model: Any) -> None:

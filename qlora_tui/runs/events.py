@@ -122,11 +122,11 @@ class Checkpoint(Event):
     seconds: float
 
 
-MemoryMoment = Literal["probe", "end"]
+MemoryMoment = Literal["probe", "step", "end"]
 
 
 class Memory(Event):
-    """Memory of the device and of the process, in bytes."""
+    """Memory of the device and of the process, in bytes, and what the device is doing; null where it does not tell."""
 
     kind: ClassVar[str] = "memory"
     allocated: int | None
@@ -138,6 +138,11 @@ class Memory(Event):
     evaluation: int | None = None
     estimated_allocated: int | None = None
     moment: MemoryMoment = "end"
+    utilisation: int | None = None
+    temperature: int | None = None
+    power: FiniteFloat = None
+    power_limit: FiniteFloat = None
+    throttled: tuple[str, ...] | None = None
 
 
 class Advice(Event):

@@ -81,6 +81,11 @@ def last_step(path: Path) -> int:
     return next(steps, 0)
 
 
+def tail_records(path: Path) -> list[Record]:
+    """The records in the last part of a log, oldest first."""
+    return list(_tail(path))[::-1]
+
+
 def _tail(path: Path) -> Iterator[Record]:
     """The records in the last part of a log, newest first."""
     try:

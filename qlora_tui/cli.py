@@ -31,6 +31,8 @@ Examples:
   qlora-tui estimate --config run.yaml      does it fit, and how fast could it be?
   qlora-tui inspect --config run.yaml       what the data will teach, before anything is trained
   qlora-tui chat spam-triage --prompt "Win a prize now!" --compare
+  qlora-tui merge spam-triage               one model of 16-bit weights, with a fidelity check
+  qlora-tui export spam-triage --for vllm   how to serve it
 
 \b
 Exit codes: 0 ok, 1 run failed, 2 usage or config, 3 environment, 4 out of memory, 130 interrupted."""
@@ -212,12 +214,52 @@ def chat(
     seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Seed of the sampling.")] = None,
 ) -> None:
     """Ask an adapter one thing, or adapter and base the same."""
+    from qlora_tui.runs.adapters import find_adapter
     from qlora_tui.terminal import chatting
 
     if not prompt.strip():
         raise UsageError("There is nothing to ask.", "The prompt is empty.", 'Give one with --prompt "…".')
     request = chatting.ChatRequest(prompt, system, compare, max_tokens, temperature, seed)
-    chatting.chat(chatting.chat_target(target), base, request, as_json=as_json)
+    chatting.chat(find_adapter(target), base, request, as_json=as_json)
+
+
+@app.command()
+def merge(
+    target: Annotated[str, typer.Argument(metavar="RUN_OR_ADAPTER", help="A run, or a folder that holds an adapter.")],
+    output: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to; default: beside the adapter.")] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Merge into the base as it was quantised, not as it was published.")
+    ] = False,
+    base: Annotated[str | None, typer.Option(metavar="MODEL", help="Base model, if not the adapter's own.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier merge.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Merge an adapter into 16-bit weights, and measure whether the result still answers alike."""
+    from qlora_tui.terminal.shipping import merge as run_merge
+
+    run_merge(target, output, exact=exact, base=base, overwrite=overwrite, as_json=as_json)
+
+
+@app.command()
+def export(
+    target: Annotated[str, typer.Argument(metavar="RUN_OR_ADAPTER", help="A run, or a folder that holds an adapter.")],
+    merged: Annotated[bool, typer.Option("--merged", help="The run's merged model instead of the adapter.")] = False,
+    output: Annotated[Path | None, typer.Option(metavar="DIR", help="Copy it there.")] = None,
+    server: Annotated[
+        str | None, typer.Option("--for", metavar="SERVER", help="Print only this: transformers, vllm or ollama.")
+    ] = None,
+    push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Push it to the hub.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="Let everybody see it there; else it is private.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show how to serve an adapter or a merged model, copy it, or push it to the hub.
+
+    The token to push with is that of `hf auth login` or HF_TOKEN.
+    """
+    from qlora_tui.terminal import shipping
+
+    request = shipping.ExportRequest(merged, output, server, push, public)
+    shipping.export(target, request, as_json=as_json)
 
 
 @app.command()

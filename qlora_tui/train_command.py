@@ -11,7 +11,7 @@ from qlora_tui.headless import Interruptions, Style, Summary, follow
 from qlora_tui.runs import launch
 from qlora_tui.runs.directory import RunDirectory, find_run
 from qlora_tui.runs.feed import last_event
-from qlora_tui.terminal.narration import run_reference
+from qlora_tui.runs.telling import run_reference
 from qlora_tui.terminal.replay import run_from_config
 
 

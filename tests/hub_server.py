@@ -1,12 +1,13 @@
 """A small hub on 127.0.0.1 for the tests: real HTTP, real files, and faults on demand.
 
-It speaks the part of the hub's protocol that its client uses to look at and download repositories. A route is a
-method of ``_Handler`` found through ``_ROUTES``; a new one (such as a push) is one more line there. Faults are kept
+It speaks the part of the hub's protocol that its client uses to look at, download and push repositories. A route is a
+method of ``_Handler`` found through ``_ROUTES``; a new one is one more line there. Faults are kept
 apart from the routes: each waits for a path, strikes a number of times, and is gone.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -20,7 +21,7 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 Kind = Literal["models", "datasets"]
-_VERBS = {"revision", "tree", "paths-info", "resolve"}
+_VERBS = {"revision", "tree", "paths-info", "resolve", "preupload", "commit"}
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Repository:
     kind: Kind
     id: str
     gated: bool = False
+    private: bool = False
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     references: dict[str, str] = field(default_factory=dict)
 
@@ -81,6 +83,10 @@ class HubServer:
     def __init__(self) -> None:
         self.repositories: dict[tuple[Kind, str], Repository] = {}
         self.seen: list[Seen] = []
+        self.stored: dict[str, bytes] = {}
+        """Large files that were uploaded, by their SHA-256."""
+        self.token: str | None = None
+        """The token that may write; None lets everybody."""
         self._faults: list[Fault] = []
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -218,9 +224,12 @@ class _Handler(BaseHTTPRequestHandler):
                 headers = {"X-Error-Code": refused.code, "X-Error-Message": refused.message}
                 self._send_json({"error": refused.message}, refused.status, headers)
 
-    do_GET = do_HEAD = do_POST = _dispatch  # noqa: N815  # the names http.server looks for
+    do_GET = do_HEAD = do_POST = do_PUT = _dispatch  # noqa: N815  # the names http.server looks for
 
     def _route(self, path: str, body: bytes) -> None:
+        if self.command in ("POST", "PUT") and "paths-info" not in path:
+            self._push(path, body)
+            return
         for method, pattern, answer in _ROUTES:
             if match := re.fullmatch(pattern, path):
                 kind: Kind = "datasets" if (match["kind"] or "").startswith("datasets") else "models"
@@ -300,6 +309,59 @@ class _Handler(BaseHTTPRequestHandler):
         start, end = int(asked[1]), min(int(asked[2] or len(data)), len(data) - 1)
         headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
         self._send(206, data[start : end + 1], headers)
+
+    def _push(self, path: str, body: bytes) -> None:
+        """Everything that writes: a new repository, the questions before a commit, large files, the commit."""
+        if self.hub.token is not None and self.headers.get("Authorization") != f"Bearer {self.hub.token}":
+            if path.startswith("/store/"):
+                pass  # the address itself is the permission
+            else:
+                raise _Refused(401, "", f"Invalid token {self.headers.get('Authorization')}")
+        if path == "/api/repos/create":
+            self._create(json.loads(body))
+        elif path == "/api/validate-yaml":
+            self._send_json({"errors": [], "warnings": []})
+        elif path.startswith("/store/"):
+            self.hub.stored[path.removeprefix("/store/")] = body
+            self._send_json({})
+        elif match := re.fullmatch(r"/(?P<id>.+)\.git/info/lfs/objects/batch", path):
+            self._send_json({"objects": [self._upload_action(each) for each in json.loads(body)["objects"]]})
+        elif match := re.fullmatch(r"/api/models/(?P<id>[^/]+/[^/]+)/(?P<verb>preupload|commit)/.+", path):
+            repository = self.hub.repositories["models", match["id"]]
+            (self._preupload if match["verb"] == "preupload" else self._take_commit)(repository, body)
+        else:
+            raise _Refused(404, "NotFound", "There is no such page")
+
+    def _create(self, wanted: dict[str, Any]) -> None:
+        identifier = f"{wanted['organization']}/{wanted['name']}"
+        if ("models", identifier) in self.hub.repositories:
+            self._send_json({"url": f"{self.hub.address}/{identifier}"}, 409)
+            return
+        self.hub.add(identifier, {})
+        self.hub.repositories["models", identifier].private = wanted.get("visibility") == "private"
+        self._send_json({"url": f"{self.hub.address}/{identifier}"})
+
+    def _upload_action(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        address = f"{self.hub.address}/store/{wanted['oid']}"
+        return {**wanted, "actions": {"upload": {"href": address, "header": {}}}}
+
+    def _preupload(self, repository: Repository, body: bytes) -> None:
+        paths = [each["path"] for each in json.loads(body)["files"]]
+        modes = {path: "lfs" if path.endswith(".safetensors") else "regular" for path in paths}
+        files = [{"path": path, "uploadMode": mode, "shouldIgnore": False} for path, mode in modes.items()]
+        self._send_json({"files": files})
+
+    def _take_commit(self, repository: Repository, body: bytes) -> None:
+        files = dict(repository.commits[repository.references["main"]])
+        for line in body.splitlines():
+            entry = json.loads(line)
+            value = entry["value"]
+            if entry["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif entry["key"] == "lfsFile":
+                files[value["path"]] = self.hub.stored[value["oid"]]
+        commit = repository.commit(files)
+        self._send_json({"commitUrl": f"{self.hub.address}/{repository.id}/commit/{commit}", "commitOid": commit})
 
     def _send_json(self, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         self._send(status, json.dumps(value).encode(), {"Content-Type": "application/json", **(headers or {})})

@@ -24,9 +24,10 @@ from qlora_tui.data.encode import load_tokenizer
 from qlora_tui.data.formats import Turn
 from qlora_tui.engine import chat
 from qlora_tui.engine.chat import ChatArguments, parse_request, run_chat
-from qlora_tui.engine.chat_session import ADAPTER_FILE, ChatSession, ChatTarget, Side, find_target
+from qlora_tui.engine.chat_session import ADAPTER_FILE, ChatSession, ChatTarget, find_target
 from qlora_tui.engine.convert import convert_gguf
 from qlora_tui.engine.load import attach_new_adapter, load_base
+from qlora_tui.engine.requests import Side
 from qlora_tui.engine.stream import Reply, Sampling, TextPieces
 from qlora_tui.errors import ModelError, RunError, UsageError
 from qlora_tui.models.sources import resolve_model

@@ -68,7 +68,7 @@ def test_version_and_help() -> None:
     shown = console("--help")
     assert shown.returncode == 0
     assert "qlora-tui --config run.yaml" in shown.stdout
-    for command in ("runs", "attach", "stop", "resume", "chat", "inspect", "schema", "paths"):
+    for command in ("runs", "attach", "stop", "resume", "chat", "merge", "export", "inspect", "schema", "paths"):
         assert f"\n  {command} " in shown.stdout
         assert console(command, "--help").returncode == 0
 

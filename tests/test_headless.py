@@ -30,7 +30,7 @@ from qlora_tui.runs.events import Checkpoint, Phase, Progress, Record, RunStarte
 from qlora_tui.runs.feed import read_events
 from qlora_tui.runs.launch import kill
 from qlora_tui.runs.progress import RunProgress
-from qlora_tui.terminal.narration import describe, duration
+from qlora_tui.runs.telling import describe, duration
 
 CONSOLE = Path(sys.executable).with_name("qlora-tui")
 PLAYER = Path(__file__).with_name("player.py")

@@ -31,6 +31,10 @@ def main(arguments: list[str]) -> int:
         from qlora_tui.engine.inspect_command import main as inspect
 
         return inspect()
+    if arguments[:1] == ["serve"]:
+        from qlora_tui.engine.serve import main as serve
+
+        return serve()
     if arguments[:1] == ["selftest"]:
         from qlora_tui.engine.selftest import main as selftest
 
@@ -39,7 +43,7 @@ def main(arguments: list[str]) -> int:
         from qlora_tui.engine.dryrun import main as dryrun
 
         return dryrun(arguments[1:])
-    commands = "train RUN_DIR [--resume] | chat … | inspect | selftest | dryrun REQUEST.json"
+    commands = "train RUN_DIR [--resume] | chat … | serve | inspect | selftest | dryrun REQUEST.json"
     sys.stderr.write(f"usage: python -m qlora_tui.engine {commands}\n")
     return 2
 

@@ -33,20 +33,29 @@ _DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".ar
 
 
 def front_matter(facts: CardFacts) -> str:
-    """What the hub reads of a card, as YAML between its fences."""
+    """What the hub reads of an adapter's card, as YAML between its fences."""
+    return hub_header(facts.model, "adapter", "peft", quantised=facts.config.quantization.type != "none")
+
+
+def hub_header(model: ModelFiles, relation: str, library: str, *, quantised: bool) -> str:
+    """The front matter of a card.
+
+    Args:
+        relation: What the folder is to the base model, in the hub's words.
+        library: What loads it.
+    """
     values: dict[str, object] = {
-        "base_model": HUB_NAMES.get(facts.model.source, public_name(facts.model)),
-        "base_model_relation": "adapter",
-        "library_name": "peft",
+        "base_model": HUB_NAMES.get(model.source, public_name(model)),
+        "base_model_relation": relation,
+        "library_name": library,
         "pipeline_tag": "text-generation",
     }
-    if facts.model.licence:
-        licence = one_line(facts.model.licence, 80)
+    if model.licence:
+        licence = one_line(model.licence, 80)
         known = licence.lower() in _HUB_LICENCES
         values["license"] = licence.lower() if known else "other"
         if not known:
             values["license_name"] = licence
-    quantised = facts.config.quantization.type != "none"
     values["tags"] = [*(["qlora"] if quantised else []), "lora", "sft", "qlora-tui"]
     return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=4096)}---"
 

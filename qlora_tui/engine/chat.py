@@ -6,23 +6,18 @@ The process takes a JSON request on stdin and gives JSON lines on stdout.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import re
 import sys
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from qlora_tui.engine.chat_session import ChatSession, Side, find_target
+from qlora_tui.engine.chat_session import ChatSession, find_target
+from qlora_tui.engine.requests import Side
 from qlora_tui.engine.stream import Sampling
-from qlora_tui.errors import ExitCode, InternalFault, OutOfMemory, QloraError, UsageError
+from qlora_tui.engine.wire import Write, error_event, events_on_stdout
+from qlora_tui.errors import ExitCode, UsageError
 from qlora_tui.text import one_line
 
 MAX_REQUEST_BYTES = 16 << 20
@@ -89,7 +84,7 @@ def run_chat(arguments: ChatArguments) -> int:
     Events: ``progress`` (message), ``token`` (side, text), ``done`` (side, tokens, seconds, stopped_by), ``error``
     (message, hint, exit_code). Everything else goes to stderr.
     """
-    with _events_on_stdout() as write:
+    with events_on_stdout() as write:
         try:
             request = parse_request(_read_request())
             target = find_target(arguments.target, arguments.base)
@@ -98,12 +93,9 @@ def run_chat(arguments: ChatArguments) -> int:
         except (KeyboardInterrupt, BrokenPipeError):
             return ExitCode.INTERRUPTED
         except Exception as error:
-            if not isinstance(error, QloraError):
-                traceback.print_exc()
-            fault = _as_qlora_error(error)
-            message = f"{fault.what} {fault.why}"
-            write({"event": "error", "message": message, "hint": fault.hint, "exit_code": int(fault.exit_code)})
-            return int(fault.exit_code)
+            event = error_event(error, "There is no answer")
+            write(event)
+            return int(event["exit_code"])
     return ExitCode.OK
 
 
@@ -115,7 +107,7 @@ def _read_request() -> bytes:
     return content
 
 
-def _answer(session: ChatSession, request: ChatRequest, write: Callable[[dict[str, Any]], None]) -> None:
+def _answer(session: ChatSession, request: ChatRequest, write: Write) -> None:
     seed = session.config.training.seed if request.seed is None else request.seed
     sampling = Sampling(request.max_tokens, request.temperature, request.top_p, seed)
     turns = session.turns(request.prompt, request.system)
@@ -132,40 +124,3 @@ def _answer(session: ChatSession, request: ChatRequest, write: Callable[[dict[st
                 "stopped_by": reply.stopped_by,
             }
         )
-
-
-@contextmanager
-def _events_on_stdout() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that writes events to stdout, while whatever libraries print goes to stderr, native code included."""
-    sys.stdout.flush()
-    stdout = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with os.fdopen(os.dup(stdout), "wb", buffering=0) as stream, redirect_stdout(sys.stderr):
-
-            def write(event: dict[str, Any]) -> None:
-                stream.write(json.dumps(event, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
-
-            yield write
-    finally:
-        os.dup2(stdout, 1)
-        os.close(stdout)
-
-
-def _as_qlora_error(error: Exception) -> QloraError:
-    if isinstance(error, QloraError):
-        return error
-    text = one_line(str(error)) or "no message"
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or re.search(
-        "can't allocate memory|out of memory", text
-    ):
-        return OutOfMemory(
-            "There is no answer because memory ran out.",
-            f"{text}.",
-            "End other processes that use this device, or ask something shorter.",
-        )
-    return InternalFault(
-        "There is no answer because of an unexpected fault.",
-        f"{type(error).__name__}: {text}.",
-        "The traceback is in the log; `qlora-tui doctor` checks the installation.",
-    )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from transformers import GenerationConfig, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
@@ -23,13 +23,13 @@ from qlora_tui.data.formats import Turn
 from qlora_tui.engine.checkpoints import complete_checkpoints
 from qlora_tui.engine.convert import convert_gguf
 from qlora_tui.engine.load import attach_saved_adapter, load_base
+from qlora_tui.engine.requests import Side
 from qlora_tui.engine.stream import Reply, Sampling, TextPieces, find_end_ids, generate_tokens
 from qlora_tui.errors import ModelError, RunError, UsageError
 from qlora_tui.models.sources import ModelFiles, resolve_model
 from qlora_tui.runs.directory import RunDirectory
 from qlora_tui.text import one_line
 
-Side = Literal["adapter", "base"]
 Progress = Callable[[str], None]
 
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -173,9 +173,12 @@ class ChatSession:
 
     def turns(self, prompt: str, system: str | None = None) -> tuple[Turn, ...]:
         """A first question as turns; ``system`` None takes the system prompt of training, an empty one none."""
+        return self.conversation([Turn("user", prompt)], system)
+
+    def conversation(self, turns: Sequence[Turn], system: str | None = None) -> tuple[Turn, ...]:
+        """Turns of user and assistant with the system turn that belongs before them; as :meth:`turns`."""
         said = self.config.data.system_prompt if system is None else system
-        head = (Turn("system", said),) if said else ()
-        return (*head, Turn("user", prompt))
+        return (*((Turn("system", said),) if said else ()), *turns)
 
     def reply(self, turns: Sequence[Turn], side: Side, sampling: Sampling) -> Reply:
         """The answer to a conversation; it is generated while the result is iterated, one answer at a time.

@@ -46,19 +46,20 @@ def compute_dtype_name(setting: str) -> str:
     return "bfloat16" if torch.cuda.get_device_capability() >= (8, 0) else "float16"
 
 
-def load_base(files: ModelFiles, config: RunConfig, *, training: bool) -> LoadedModel:
+def load_base(files: ModelFiles, config: RunConfig, *, training: bool, on: torch.device | None = None) -> LoadedModel:
     """Load the base model as the config says: quantised on the fly, with an explicit dtype.
 
     Args:
         files: A folder that is complete (GGUF already converted).
         training: Whether gradients will flow. If not, bitsandbytes may repack the weights for fast inference on CPUs
             with AVX512_BF16; a model repacked that way silently loses gradients.
+        on: Where to; None means the one device of this process.
 
     Raises:
         ModelError: if the files do not make a causal language model.
     """
     dtype = DTYPES[compute_dtype_name(config.quantization.compute_dtype)]
-    target = device()
+    target = on or device()
     keep_fused()
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(

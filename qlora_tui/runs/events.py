@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import from_json
 
 EVENT_VERSION = 1
 
@@ -236,7 +237,7 @@ def to_line(record: Record) -> str:
 def from_line(line: bytes | str) -> Record | None:
     """The record of one line, or None for a line that is torn, foreign or of a kind not known here."""
     try:
-        values = json.loads(line)
+        values = from_json(line)
         kind = _KINDS.get(values["event"])
         if kind is None or values["v"] > EVENT_VERSION:
             return None

@@ -22,6 +22,18 @@ class EventFeed:
         self._offset = 0
         self._rest = b""
         self._inode: int | None = None
+        self.restarts = 0
+        """How often the log was found replaced or cut, and was read again from its beginning."""
+        self.problem: OSError | None = None
+        """Why the log could not be read at the last look."""
+
+    @property
+    def behind(self) -> int:
+        """Bytes of the log that are not read yet."""
+        try:
+            return max(0, self._path.stat().st_size - self._offset)
+        except OSError:
+            return 0
 
     def poll(self) -> list[Record]:
         """The records written since the last call, at most about a megabyte of them; empty if there are none.
@@ -33,8 +45,10 @@ class EventFeed:
                 self._notice_replacement(handle.fileno())
                 handle.seek(self._offset)
                 chunk = handle.read(CHUNK_BYTES)
-        except OSError:
+        except OSError as error:
+            self.problem = error
             return []
+        self.problem = None
         self._offset += len(chunk)
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         if len(self._rest) > MAX_LINE_BYTES:
@@ -45,6 +59,7 @@ class EventFeed:
         status = os.fstat(descriptor)
         if status.st_size < self._offset or (self._inode is not None and status.st_ino != self._inode):
             self._offset, self._rest = 0, b""
+            self.restarts += 1
         self._inode = status.st_ino
 
     def drain(self) -> list[Record]:

@@ -14,9 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from qlora_tui.errors import EnvironmentFault, ExitCode, QloraError, RunError
+from qlora_tui.errors import EnvironmentFault, ExitCode, QloraError
 from qlora_tui.paths import state_directory
-from qlora_tui.runs.directory import find_run
 from qlora_tui.runs.launch import engine_environment
 from qlora_tui.text import one_line, printable
 
@@ -45,32 +44,6 @@ class ChatRequest:
     max_tokens: int
     temperature: float
     seed: int | None
-
-
-def chat_target(reference: str) -> Path:
-    """The run directory, adapter or checkpoint folder that ``reference`` means.
-
-    Raises:
-        RunError: if there is none, or the run has saved nothing yet.
-    """
-    path = Path(reference).expanduser()
-    if (path / "adapter_config.json").is_file():
-        return path.absolute()
-    if path.is_dir() and not (path / "config.yaml").is_file():
-        raise RunError(
-            f"Cannot chat with {path}.",
-            "The folder has no adapter_config.json, so it is no adapter, and it is no run.",
-            "Give a run, its adapter folder or a checkpoint; `qlora-tui runs` lists the runs.",
-        )
-    run = find_run(reference)
-    saved = (run.adapter, *(run.checkpoints.iterdir() if run.checkpoints.is_dir() else ()))
-    if not any((folder / "adapter_config.json").is_file() for folder in saved):
-        raise RunError(
-            f"Cannot chat with the run {run.name}.",
-            f"It has no adapter and no checkpoint yet ({run.status()}).",
-            f"See how far it is with `qlora-tui attach {run.name}`.",
-        )
-    return run.path
 
 
 def chat(target: Path, base: str | None, request: ChatRequest, *, as_json: bool) -> None:

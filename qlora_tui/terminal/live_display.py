@@ -26,7 +26,7 @@ from qlora_tui.runs.events import (
     Warned,
 )
 from qlora_tui.runs.progress import PhaseProgress, RunProgress
-from qlora_tui.terminal.narration import (
+from qlora_tui.runs.telling import (
     amount,
     comparison_cells,
     describe,

@@ -14,7 +14,8 @@ from qlora_tui.errors import ExitCode, QloraError
 from qlora_tui.runs.directory import RunDirectory
 from qlora_tui.runs.events import Comparison
 from qlora_tui.runs.progress import RunProgress
-from qlora_tui.terminal.narration import Narrator, duration, number, run_reference, write_error
+from qlora_tui.runs.telling import duration, number, run_reference
+from qlora_tui.terminal.narration import Narrator, write_error
 
 Outcome = Literal["ended", "died", "killed", "left", "hung_up", "vanished"]
 """Why a watch over a run is over."""

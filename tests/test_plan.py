@@ -157,3 +157,17 @@ def test_without_layer_kernels_installed_none_are_chosen() -> None:
 def test_an_unsure_shape_has_a_wide_band() -> None:
     exact, unsure = fit(config(), "RTX 4090"), fit(config(), "RTX 4090", replace(LLAMA_8B, tolerance=0.15))
     assert unsure.process.high - unsure.process.low > exact.process.high - exact.process.low
+
+
+@pytest.mark.parametrize(
+    ("length", "effective_batch", "held"),
+    [(512, 2, (3.61, 4.75, 4.88, 4.88, 5.01, 5.12, 5.14, 5.15)), (256, 1, (1.55, 1.61, 1.90))],
+)
+def test_without_a_gpu_the_band_holds_what_real_runs_held(
+    length: int, effective_batch: int, held: tuple[float, ...]
+) -> None:
+    """Resident size at the end of runs of the bundled model, 10^9 bytes."""
+    recipe = config(data={"max_length": length, "packing": True}, training={"effective_batch": effective_batch})
+    found = fit(recipe, Device("a CPU", kind="cpu", free=20 * GIB), find_model("SmolLM2-135M-Instruct").shape())
+    assert found.process.low < min(held) * 1e9
+    assert found.process.high > max(held) * 1e9

@@ -60,7 +60,7 @@ class Device:
         """What enters the sum."""
         default = DeviceFacts()
         if self.kind == "cpu":
-            return DeviceFacts(free=self.free, context=_PROCESSOR_CONTEXT, workspace=0)
+            return DeviceFacts(free=self.free, context=_PROCESSOR_CONTEXT, workspace=0, in_ram=True)
         context = default.context if self.context is None else self.context
         return DeviceFacts(
             free=self.free,

@@ -96,10 +96,4 @@ def estimate(
 
 
 def _band(dimensions: Dimensions, device: DeviceFacts, allocated: int, managed: int) -> Band:
-    return process_band(
-        allocated,
-        context=device.context,
-        managed=managed,
-        knowledge=dimensions.knowledge,
-        expandable_segments=device.expandable_segments,
-    )
+    return process_band(allocated, device, managed=managed, knowledge=dimensions.knowledge)

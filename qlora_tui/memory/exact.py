@@ -82,13 +82,7 @@ def _estimate(fit: Fit, answer: DryRunAnswer) -> Estimate:
     components = dict(answer.components) if sum(answer.components.values()) == answer.allocated else {}
 
     def band(allocated: int) -> Band:
-        return process_band(
-            allocated,
-            context=facts.context,
-            managed=old.managed,
-            knowledge="rough" if fit.device.kind == "cpu" else "modelled",
-            expandable_segments=facts.expandable_segments,
-        )
+        return process_band(allocated, facts, managed=old.managed)
 
     needed = band(max(answer.allocated, *peaks.values()))
     return replace(

@@ -95,7 +95,7 @@ def fit_of(shape: ModelShape, config: RunConfig, device: Device, rows: Rows = NO
     Raises:
         ModelError: if an adapter target fits nothing in this model.
     """
-    dimensions = dimensions_for(shape, config, device)
+    dimensions = dimensions_for(shape, config)
     trainable = shape.lora_parameters(config.adapter.rank, config.adapter.target_modules)
     situation = Situation(
         device,
@@ -129,12 +129,12 @@ def fit_of(shape: ModelShape, config: RunConfig, device: Device, rows: Rows = NO
 def least_needed(shape: ModelShape, config: RunConfig, fit: Fit) -> int:
     """Bytes of the process, at the high end, with everything that is open set to what needs least."""
     recipe = with_least_memory(fit.recipe, config)
-    return estimate(dimensions_for(shape, config, fit.device), recipe, fit.device.facts).needed.high
+    return estimate(dimensions_for(shape, config), recipe, fit.device.facts).needed.high
 
 
-def dimensions_for(shape: ModelShape, config: RunConfig, device: Device) -> Dimensions:
-    """What the arithmetic needs of a model; neither a processor nor DoRA was measured, which widens the band."""
-    return _dimensions(shape, rough=device.kind == "cpu" or config.adapter.dora)
+def dimensions_for(shape: ModelShape, config: RunConfig) -> Dimensions:
+    """What the arithmetic needs of a model; DoRA was not measured, which widens the band."""
+    return _dimensions(shape, rough=config.adapter.dora)
 
 
 @lru_cache(maxsize=256)
@@ -176,7 +176,9 @@ def _notes(shape: ModelShape, config: RunConfig, device: Device, rows: Rows) -> 
     if length > context:
         notes.append(f"Rows of {length:,} tokens are longer than the {context:,} that the model was made for.")
     if device.kind == "cpu":
-        notes.append("Without a GPU the figures are those of this machine's RAM, and rougher: ±15 %.")
+        notes.append(
+            "Without a GPU the figures are those of RAM, and rough: a process keeps up to three times what it uses."
+        )
     elif device.free is None:
         notes.append("Free memory is unknown, so there is no verdict.")
     elif device.planned:

@@ -92,12 +92,14 @@ class DeviceFacts:
         context: CUDA context and libraries of one process; 0.5 GiB until this machine has been measured.
         workspace: cuBLAS buffers of one process.
         expandable_segments: torch's allocator setting of that name, which this program switches on.
+        in_ram: There is no GPU: tensors are in the memory of the machine, which the C library hands out.
     """
 
     free: int | None = None
     context: int = GIB // 2
     workspace: int = 2 * 8_519_680
     expandable_segments: bool = True
+    in_ram: bool = False
 
     @staticmethod
     def workspace_of(capability: tuple[int, int]) -> int:

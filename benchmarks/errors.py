@@ -247,7 +247,7 @@ def run_case(case: Case, folder: Path) -> Outcome:
             finished.stdout,
             finished.stderr,
             seconds,
-            tuple(each.message for each in seen if isinstance(each, Warned)),
+            tuple(each.message for each in seen if isinstance(each, Warned)) or _notes(finished.stdout),
             details[-1] if details else {},
             _in_the_way(place, run) if case.again and case.exit_code and not trained and run.exists() else "",
         )
@@ -276,6 +276,11 @@ def _summary(text: str) -> dict[str, Any]:
         value = json.loads(text)
         return value if isinstance(value, dict) else {}
     return {}
+
+
+def _notes(text: str) -> tuple[str, ...]:
+    """What an estimate says besides its figures."""
+    return tuple(_summary(text).get("notes", ()))
 
 
 def _line(value: object) -> bytes:
@@ -692,7 +697,13 @@ RUN_CASES = (
          full=True),
     Case("chat: no prompt", command("chat", "nobody"), USAGE, ("--prompt",)),
 )  # fmt: skip
-CASES = (*CONFIG_CASES, *MODEL_CASES, *DATA_CASES, *RECIPE_CASES, *RUN_CASES)
+
+
+def all_cases() -> tuple[Case, ...]:
+    """Every case; those of the estimate are a module of their own that stands on this one."""
+    from benchmarks.estimate_errors import ESTIMATE_CASES
+
+    return (*CONFIG_CASES, *MODEL_CASES, *DATA_CASES, *RECIPE_CASES, *RUN_CASES, *ESTIMATE_CASES)
 
 
 @contextmanager
@@ -711,7 +722,7 @@ def main() -> None:
     rows: list[list[object]] = []
     wrong = 0
     with importable_test_helpers(), tempfile.TemporaryDirectory(prefix="qlora-tui-errors-") as folder:
-        for number, case in enumerate(CASES):
+        for number, case in enumerate(all_cases()):
             if words and not any(word in case.name for word in words):
                 continue
             place = Path(folder) / str(number)
@@ -728,7 +739,7 @@ def main() -> None:
     ran = sum(row[1] != "not run" for row in rows)
     header = ["what is wrong", "exit code", "what is said", "traceback", "seconds"]
     told = f"{ran - wrong} of {ran} cases end as they should: in three sentences, with the right exit code, without a "
-    told += "traceback, and with the name of the run free for the next try. Runs that end well show their warnings."
+    told += "traceback, and with the name of the run free for the next try. What ends well shows its warnings."
     if words:
         print(table(header, rows))
     else:

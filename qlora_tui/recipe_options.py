@@ -10,6 +10,9 @@ from qlora_tui.config import RunConfig
 from qlora_tui.memory.device import Device, device_like
 from qlora_tui.text import one_line
 
+_DECIDING: Final = ("device", "memory", "compute capability")
+"""What an estimate depends on of what a driver may fail to tell."""
+
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
@@ -77,7 +80,9 @@ def device_for(gpu: str | None) -> tuple[Device, tuple[str, ...]]:
     notes = device.notes
     for gpu_here in machine.gpus:
         notes += tuple(
-            f"{one_line(gpu_here.name, 60)} does not tell its {what} ({reason})." for what, reason in gpu_here.unread
+            f"{one_line(gpu_here.name, 60)} does not tell its {what} ({reason})."
+            for what, reason in gpu_here.unread
+            if what in _DECIDING
         )
     if device.kind == "cpu":
         reason = machine.no_gpu or "CUDA_VISIBLE_DEVICES hides every GPU."

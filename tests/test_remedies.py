@@ -82,6 +82,11 @@ def test_four_bits_help_a_base_in_sixteen() -> None:
     assert found["Set quantization.type: nf4"]
 
 
+def test_without_a_gpu_the_settings_that_need_least_have_to_be_set() -> None:
+    found = changes(config(), Device("a CPU", kind="cpu", total=48 * GIB, free=48 * GIB))
+    assert found["Set training.micro_batch: 1 and training.gradient_checkpointing: full"]
+
+
 def test_what_other_programs_hold() -> None:
     busy = Device("a card", total=12 * GIB, free=4 * GIB)
     assert others_hold(fit_of(SHAPE, config(), busy)) == (

@@ -67,6 +67,10 @@ def _remedies(shape: ModelShape, config: RunConfig, fit: Fit, rows: Rows) -> Ite
     if free != config:
         names = [name for name in SETTINGS_OPEN[:2] if getattr(config.training, name) != "auto"] or ["attention"]
         yield changed(f"Set {' and '.join(f'training.{name}' for name in names)} to auto", free)
+    if fit.device.kind == "cpu":
+        # Left to be chosen, these go by speed alone where there is no GPU.
+        least = {"micro_batch": 1, "gradient_checkpointing": "full"}
+        yield changed("Set training.micro_batch: 1 and training.gradient_checkpointing: full", training=least)
     if config.quantization.type == "none":
         yield changed("Set quantization.type: nf4", quantization={"type": "nf4"})
     elif not config.quantization.double_quant:

@@ -9,6 +9,7 @@ in the way of the next try under the same name.
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -481,6 +482,21 @@ def long_rows(policy: str) -> Callable[[Place], Sequence[str]]:
     return with_rows(*rows, long_rows=policy, evaluation={"fraction": 0})
 
 
+def empty_folder(place: Place) -> Path:
+    folder = place.folder / "nothing"
+    folder.mkdir()
+    return folder
+
+
+def gzip_bomb(place: Place) -> Sequence[str]:
+    """A gigabyte without a line break in a megabyte."""
+    path = place.folder / "rows.jsonl.gz"
+    with gzip.open(path, "wb", compresslevel=9) as file:
+        for _ in range(1024):
+            file.write(bytes(1 << 20))
+    return place.config(data={"source": str(path)})
+
+
 def bad_evaluation_rows(place: Place) -> Sequence[str]:
     place.rows('{"prompt": "a"', name="held-out.jsonl")
     return place.config(data={"evaluation": {"source": "held-out.jsonl"}})
@@ -618,10 +634,18 @@ MODEL_CASES = (
 )  # fmt: skip
 DATA_CASES = (
     Case("data: no such file", with_sections(data={"source": "nowhere.jsonl"}), USAGE, ("nowhere.jsonl", "path")),
-    Case("data: a folder", lambda place: place.config(data={"source": str(place.folder)}), USAGE,
-         ("is a folder", "one file")),
-    Case("data: another kind of file", lambda place: place.config(data={"source": str(place.rows(name="rows.csv"))}),
-         USAGE, ("rows.csv", ".jsonl")),
+    Case("data: a folder without data", lambda place: place.config(data={"source": str(empty_folder(place))}), USAGE,
+         ("no data file", "name a file")),
+    Case("data: another kind of file", lambda place: place.config(data={"source": str(place.rows(name="rows.xlsx"))}),
+         USAGE, ("rows.xlsx", ".jsonl")),
+    Case("data: a table with a short row", lambda place: place.config(
+        data={"source": str(place.rows("prompt,completion", "a,b", "c", name="rows.csv"))}), USAGE,
+        ("Line 3", "rows.csv", "1 fields")),
+    Case("data: a bomb", gzip_bomb, USAGE, ("longer than 16 MiB", "own")),
+    Case("data: no such bundled sample", with_sections(data={"source": "bundled:ham"}), USAGE,
+         ("'ham'", "bundled:spam")),
+    Case("data: a hub data set without a network", with_sections(data={"source": "owner/rows"}), ENVIRONMENT,
+         ("owner/rows", "HF_HUB_OFFLINE")),
     Case("data: empty file", with_rows(), USAGE, ("rows.jsonl", "empty")),
     Case("data: invalid JSON on line 4", with_rows('{"prompt": "a", "completion": }', good=3), USAGE,
          ("Line 4", "not valid JSON", "column")),

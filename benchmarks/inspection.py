@@ -26,7 +26,8 @@ from qlora_tui.config import RunConfig
 from qlora_tui.data.encode import Encoder
 from qlora_tui.data.inspection import Inspection
 from qlora_tui.data.prepare import CHUNK_ROWS, Preparation
-from qlora_tui.data.source import read_jsonl
+from qlora_tui.data.reading import read_rows
+from qlora_tui.data.source import find_source
 from qlora_tui.engine.inspection import Inspector
 from qlora_tui.runs.launch import engine_environment
 
@@ -116,7 +117,7 @@ def _speed(config: RunConfig, path: Path) -> dict[str, tuple[float, float]]:
             for start in range(0, len(texts), CHUNK_ROWS)
         ],
         "read, detect, map, render, encode with mask": lambda: sum(
-            len(some) for some in Preparation(read_jsonl(path), encoder, config.data).chunks()
+            len(some) for some in Preparation(read_rows(find_source(str(path))), encoder, config.data).chunks()
         ),
         "the whole inspection": lambda: _fresh(config),
     }
@@ -134,8 +135,8 @@ def _speed(config: RunConfig, path: Path) -> dict[str, tuple[float, float]]:
 
 
 def _rendered(encoder: Encoder, config: RunConfig, path: Path) -> Iterator[str]:
-    preparation = Preparation(read_jsonl(path), encoder, config.data)
-    for raw in read_jsonl(path):
+    preparation = Preparation(read_rows(find_source(str(path))), encoder, config.data)
+    for raw in read_rows(find_source(str(path))):
         yield encoder.rendered(preparation.mapper.example(raw))
 
 

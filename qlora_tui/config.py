@@ -75,13 +75,26 @@ class AdapterSection(Section):
         return self
 
 
+def _checked_split(value: str) -> str:
+    if not _SPLIT.fullmatch(value):
+        raise ValueError("a split is a name, or a name with a slice such as train[:2%]")
+    return value
+
+
 class EvaluationSource(Section):
     """Where held-out rows come from."""
 
     source: str | None = None
     """A separate file or data set of held-out rows; null takes a share of the training rows instead."""
+    split: str | None = None
+    """Split of that source, or of data.source where there is none; null takes its test split, else its validation."""
     fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Share of rows held out when there is no separate source. 0 switches evaluation off."""
+
+    @field_validator("split")
+    @classmethod
+    def _split_is_a_name_or_slice(cls, value: str | None) -> str | None:
+        return None if value is None else _checked_split(value)
 
 
 class DataSection(Section):
@@ -93,6 +106,8 @@ class DataSection(Section):
     """Split to train on; a slice such as train[:2%] or train[100:600] takes part of it."""
     subset: str | None = None
     """Configuration name of a hub data set that has several."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub data set; null means the default branch. A commit makes a replay exact."""
     format: RowFormat = "auto"
     """Row format; auto looks at the first rows, says what it found, and asks where they can mean several things."""
     columns: dict[str, str] = Field(default_factory=dict)
@@ -117,9 +132,7 @@ class DataSection(Section):
     @field_validator("split")
     @classmethod
     def _split_is_a_name_or_slice(cls, value: str) -> str:
-        if not _SPLIT.fullmatch(value):
-            raise ValueError("a split is a name, or a name with a slice such as train[:2%]")
-        return value
+        return _checked_split(value)
 
 
 class TrainingSection(Section):

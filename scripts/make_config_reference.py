@@ -41,8 +41,6 @@ LIMITS = """\
 
 | setting | what happens |
 |---|---|
-| `data.source`, `data.evaluation.source` | one JSON-lines file; hub ids, folders and `bundled:NAME` are refused |
-| `data.subset` | accepted, has no effect |
 | `training.attention: flash_attention_2` | accepted, sdpa is used |
 """
 

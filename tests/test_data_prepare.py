@@ -14,7 +14,8 @@ from qlora_tui.config import DataSection
 from qlora_tui.data.encode import Encoder
 from qlora_tui.data.formats import Turn
 from qlora_tui.data.prepare import CHUNK_ROWS, Prepared, prepare
-from qlora_tui.data.source import RawRow, read_jsonl
+from qlora_tui.data.reading import read_rows
+from qlora_tui.data.source import RawRow, find_source
 from qlora_tui.errors import DataError
 
 
@@ -186,7 +187,7 @@ def test_order_and_content_survive_chunks(encoder: Encoder, tmp_path: Path) -> N
     data = [{"instruction": f"Say {n}.", "input": "", "output": str(n) if n % 7 else ""} for n in range(2 * CHUNK_ROWS)]
     path.write_text("".join(json.dumps(row) + "\n" for row in data), encoding="utf-8")
     section = DataSection(source=str(path))
-    result = prepare(read_jsonl(path), encoder, section)
+    result = prepare(read_rows(find_source(str(path))), encoder, section)
     assert [row.number for row in result.rows] == [n + 1 for n in range(2 * CHUNK_ROWS) if n % 7]
     for row in result.rows[::97]:
         answer = [token for token, trained in zip(row.input_ids, row.trained, strict=True) if trained]

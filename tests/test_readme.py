@@ -16,7 +16,8 @@ from qlora_tui.config_file import parse_config
 from qlora_tui.data.detection import detect
 from qlora_tui.data.formats import ROLES
 from qlora_tui.data.mapping import RowMapper
-from qlora_tui.data.source import read_jsonl
+from qlora_tui.data.reading import read_rows
+from qlora_tui.data.source import find_source
 from qlora_tui.errors import ExitCode
 from qlora_tui.paths import all_paths
 from qlora_tui.runs.directory import RunDirectory
@@ -107,7 +108,7 @@ def test_every_data_format_is_shown_and_recognised(tmp_path: Path) -> None:
     for number, block in enumerate(blocks(README, "jsonl")):
         path = tmp_path / f"{number}.jsonl"
         path.write_text(block, encoding="utf-8")
-        rows = list(read_jsonl(path))
+        rows = list(read_rows(find_source(str(path))))
         mapping = detect(rows, DataSection(source=str(path)))
         mapper = RowMapper(mapping, None)
         assert all(mapper.example(row) for row in rows)

@@ -7,7 +7,7 @@ as padding stays trained.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,11 @@ from qlora_tui.data.spans import (
 from qlora_tui.data.template import ChatTemplate, TemplateRefusal
 from qlora_tui.errors import DataError, ModelError
 from qlora_tui.text import one_line
+
+MAX_ROW_CHARS = 4 * 1024 * 1024
+"""Longest text tokenised in one piece, as long as the longest novels; it takes seconds and half a gigabyte."""
+
+BATCH_CHARS = 2 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +133,20 @@ class Encoder:
             DataError: if the template does not suit the whole data.
         """
         rendered = [self._render(example) for example in examples]
-        texts = [item[0] for item in rendered if isinstance(item, tuple)]
-        encodings = iter(self.tokenizer.encode_batch(texts, add_special_tokens=False))
+        encodings = self._encodings([item[0] for item in rendered if isinstance(item, tuple)])
         rows: list[EncodedRow | RowProblem] = []
         for example, item in zip(examples, rendered, strict=True):
             rows.append(self._row(example, next(encodings), item[1]) if isinstance(item, tuple) else item)
         return rows
+
+    def _encodings(self, texts: list[str]) -> Iterator[Any]:
+        """Each text as an ``Encoding``; as many at a time as memory allows, which takes a hundred times their size."""
+        start = size = 0
+        for index, text in enumerate(texts):
+            size += len(text)
+            if size > BATCH_CHARS or index + 1 == len(texts):
+                yield from self.tokenizer.encode_batch(texts[start : index + 1], add_special_tokens=False)
+                start, size = index + 1, 0
 
     def is_closed(self, row: EncodedRow) -> bool:
         """Whether the last token of a row ends it and is trained."""
@@ -174,15 +187,22 @@ class Encoder:
         if example.ids is not None:
             return self._given(example.number, *example.ids)
         if example.text is not None:
-            return example.text, list(example.spans or ())
+            return self._bounded(example, example.text, list(example.spans or ()))
         try:
             if self.train_all:
-                return self.template.render(as_messages(example), variables=template_variables(example)), []
-            return render_with_spans(self.template, example, self._turn_end)
+                text = self.template.render(as_messages(example), variables=template_variables(example))
+                return self._bounded(example, text, [])
+            return self._bounded(example, *render_with_spans(self.template, example, self._turn_end))
         except TemplateRefusal as refusal:
             return RowProblem(example.number, "refused by the chat template", refusal.why, refusal.hint)
         except RowProblem as problem:
             return problem
+
+    def _bounded(self, example: Example, text: str, spans: list[Span]) -> tuple[str, list[Span]] | RowProblem:
+        if len(text) <= MAX_ROW_CHARS:
+            return text, spans
+        detail = f"It is {len(text)} characters long, and no row of more than {MAX_ROW_CHARS} is tokenised."
+        return RowProblem(example.number, "far too long", detail, "Cut the row into several.")
 
     def _given(self, number: int, ids: list[int], trained: list[bool]) -> EncodedRow | RowProblem:
         """A row that is token ids already."""

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain
 
 import numpy as np
 
@@ -28,6 +28,9 @@ DETECTION_ROWS = 100
 
 CHUNK_ROWS = 1024
 """Rows tokenised together: enough to keep all cores busy, few enough to show progress."""
+
+CHUNK_BYTES = 32 * 1024 * 1024
+"""Fewer are if they are this long."""
 
 TOO_LONG = "longer than max_length"
 UNTRAINED = "no trained token"
@@ -132,7 +135,7 @@ class Preparation:
         self, rows: Iterable[RawRow], encoder: Encoder, section: DataSection, redactor: Redactor | None = None
     ) -> None:
         self._rows = iter(rows)
-        self.first = tuple(islice(self._rows, DETECTION_ROWS))
+        self.first = tuple(_chunk(self._rows, DETECTION_ROWS))
         if not self.first:
             raise DataError(
                 "There is nothing to train on.", "The data holds no row.", "Check data.source and data.split."
@@ -155,13 +158,13 @@ class Preparation:
         self.first_problems: dict[str, RowProblem] = {}
 
     def chunks(self) -> Iterator[list[Outcome]]:
-        """What becomes of the rows, in their order, :data:`CHUNK_ROWS` at a time.
+        """What becomes of the rows, in their order, :data:`CHUNK_ROWS` at a time or fewer.
 
         Raises:
             DataError: if a row cannot be read, or is too long and ``long_rows`` is ``error``.
         """
         stream = chain(self.first, self._rows)
-        while chunk := list(islice(stream, CHUNK_ROWS)):
+        while chunk := _chunk(stream, CHUNK_ROWS):
             yield self.add(chunk)
 
     def add(self, chunk: Sequence[RawRow]) -> list[Outcome]:
@@ -180,13 +183,15 @@ class Preparation:
 
     def _mapped(self, raw: RawRow) -> Example | RowProblem:
         if self.redactor is not None:
-            raw = RawRow(raw.number, self.redactor.values(raw.values))
+            raw = replace(raw, values=self.redactor.values(raw.values))
         try:
             return self.mapper.example(raw)
         except RowProblem as problem:
             return problem
 
     def _drop(self, outcome: Outcome, problem: RowProblem) -> Outcome:
+        if outcome.raw.place:
+            problem = problem.at(outcome.raw.place)
         self.dropped[problem.reason] += 1
         self.first_problems.setdefault(problem.reason, problem)
         return replace(outcome, problem=problem)
@@ -286,3 +291,14 @@ class Preparation:
             f"{share} are dropped for this reason: {reason}. The first is row {problem.number}: {problem.why}",
             problem.hint if problem.hint != "Correct or remove the row." else "Check data.format and data.columns.",
         )
+
+
+def _chunk(rows: Iterator[RawRow], most: int) -> list[RawRow]:
+    """The next rows: so many, or fewer if they are long."""
+    chunk, size = [], 0
+    for row in rows:
+        chunk.append(row)
+        size += row.size
+        if len(chunk) == most or size > CHUNK_BYTES:
+            break
+    return chunk

@@ -19,3 +19,7 @@ class RowProblem(DataError):
         super().__init__(f"Row {number} cannot be used: {reason}.", one_line(detail, 300), hint)
         self.number = number
         self.reason = reason
+
+    def at(self, place: str) -> RowProblem:
+        """The same problem of a row whose number alone does not say where it stands."""
+        return RowProblem(self.number, self.reason, f"{self.why} It is {place}.", self.hint)

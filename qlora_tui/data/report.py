@@ -51,9 +51,10 @@ class PreparationReport:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a person should know before training, one sentence each; empty if there is nothing."""
-        return self.notes + tuple(self._row_warnings()) + self.template_warnings
+        return self.notes + tuple(self.row_warnings()) + self.template_warnings
 
-    def _row_warnings(self) -> Iterator[str]:
+    def row_warnings(self) -> Iterator[str]:
+        """Those about what became of the rows."""
         if self.truncated:
             yield f"{self.truncated} of {self.rows} rows are cut to data.max_length, {self.tokens_lost} tokens lost."
         if self.dropped:

@@ -65,3 +65,25 @@ def _row(bound: str, total: int | None) -> int:
 def _known(total: int | None) -> int:
     assert total is not None, "bounds() needs the number of rows for this slice"
     return total
+
+
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+}
+"""What splits are called in the names of files and folders -> the split's name."""
+
+_WORD = re.compile("[a-z]+")
+
+
+def split_in_name(name: str) -> str | None:
+    """The split that a file belongs to by its name or its folders' names, ``/`` between them; None if they name none.
+
+    The file's own name counts before its folder's, as in ``test/train-of-thought.jsonl``.
+    """
+    for part in reversed(name.lower().split("/")):
+        for word in _WORD.findall(part):
+            if word in SPLIT_NAMES:
+                return SPLIT_NAMES[word]
+    return None

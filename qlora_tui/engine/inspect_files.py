@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from qlora_tui.config import DataSection
 from qlora_tui.data.licence import licence_of_card
-from qlora_tui.data.source import RawRow, locate, read_jsonl
-from qlora_tui.errors import DataError
-
-_PIECE = 1 << 22
+from qlora_tui.data.source import RawRow
+from qlora_tui.engine.data_source import Data, open_evaluation, open_training
+from qlora_tui.models.hub_progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """The training rows, or the separate evaluation rows."""
 
-    path: Path
-    split: str = "train"
+    data: Data
 
     def rows(self) -> Iterator[RawRow]:
         """All rows, lazily.
@@ -28,7 +24,7 @@ class Part:
         Raises:
             DataError: on the first one that cannot be read.
         """
-        return read_jsonl(self.path, self.split)
+        return self.data.rows()
 
     def some(self, numbers: Collection[int]) -> dict[int, RawRow]:
         """The rows with these numbers, as far as there are such."""
@@ -41,49 +37,51 @@ class Part:
                     break
         return found
 
-    def fingerprint(self, report: Callable[[int, int], None]) -> tuple[str, int]:
-        """SHA-256 of the bytes, and how many lines there are.
+    def fingerprint(self, report: Callable[[int, int | None], None]) -> tuple[str, int | None]:
+        """SHA-256 of the bytes, and how many rows there are at most; None if only reading them tells.
 
         Args:
             report: Called with bytes done and bytes in all; may raise to stop.
+
+        Raises:
+            DataError, EnvironmentFault: if a file cannot be read.
         """
-        digest, lines, done = hashlib.sha256(), 0, 0
-        try:
-            total = self.path.stat().st_size
-            with self.path.open("rb") as file:
-                while piece := file.read(_PIECE):
-                    digest.update(piece)
-                    lines += piece.count(b"\n")
-                    done += len(piece)
-                    report(done, total)
-        except OSError as error:
-            raise DataError(
-                f"The data file {self.path.name} cannot be read.",
-                f"The system says: {error.strerror or error}.",
-                "Check the path and its permissions.",
-            ) from error
-        return digest.hexdigest(), lines
+        breaks = 0
+
+        def count(piece: bytes) -> None:
+            nonlocal breaks
+            breaks += piece.count(b"\n")
+
+        files = self.data.source.files or ()
+        in_lines = self.data.source.revision is None and all(
+            file.packing is None and file.form in ("jsonl", "csv", "tsv", "text") for file in files
+        )
+        digest = self.data.fingerprint(report, count if in_lines else None)
+        return digest, breaks + len(files) if in_lines else None
 
     @property
     def licence(self) -> str | None:
-        """The licence that the card beside the data names."""
-        return licence_of_card(self.path.parent / "README.md")
+        """The licence that the card of the data names."""
+        return None if self.data.card is None else licence_of_card(self.data.card)
 
 
-def training_part(section: DataSection) -> Part:
+def training_part(section: DataSection, progress: Progress | None = None) -> Part:
     """The rows to train on.
 
+    Args:
+        progress: Called with bytes done and bytes in all of each file that is fetched, from any thread.
+
     Raises:
-        DataError: if there is no such source.
+        DataError, EnvironmentFault: if there is no such source.
     """
-    return Part(locate(section.source), section.split)
+    return Part(open_training(section, progress))
 
 
-def evaluation_part(section: DataSection) -> Part | None:
+def evaluation_part(section: DataSection, training: Part, progress: Progress | None = None) -> Part | None:
     """The separate evaluation rows; None if a share of the training rows is held out instead.
 
     Raises:
-        DataError: if there is no such source.
+        DataError, EnvironmentFault: if there is no such source.
     """
-    source = section.evaluation.source
-    return None if source is None else Part(locate(source))
+    data = open_evaluation(section, training.data, progress)
+    return None if data is None else Part(data)

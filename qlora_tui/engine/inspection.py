@@ -81,8 +81,8 @@ class Inspector:
         self._progress = progress
         self._cancelled = cancelled
         self._inspection: Inspection | None = None
-        self.training = training_part(config.data)
-        self.evaluation = evaluation_part(config.data)
+        self.training = training_part(config.data, partial(self._report, "data", unit="bytes"))
+        self.evaluation = evaluation_part(config.data, self.training, partial(self._report, "data", unit="bytes"))
 
     @property
     def _section(self) -> DataSection:
@@ -174,7 +174,8 @@ class Inspector:
         if self._inspection is None:
             start = time.monotonic()
             encoder = self.encoder
-            prints, lines = {}, {}
+            prints: dict[str, str] = {}
+            lines: dict[str, int | None] = {}
             for name, part in self._parts():
                 stage = f"fingerprint of the {name} data"
                 prints[name], lines[name] = part.fingerprint(partial(self._report, stage, unit="bytes"))
@@ -192,15 +193,16 @@ class Inspector:
         if self.evaluation is not None:
             yield "evaluation", self.evaluation
 
-    def _audited(self, name: str, part: Part, lines: int, audit: Audit, redactor: Redactor | None) -> PreparationReport:
-        section = self._section if name == "train" else self._section.model_copy(update={"split": "train"})
-        preparation = Preparation(part.rows(), self.encoder, section, redactor)
+    def _audited(
+        self, name: str, part: Part, rows: int | None, audit: Audit, redactor: Redactor | None
+    ) -> PreparationReport:
+        preparation = Preparation(part.rows(), self.encoder, self._section, redactor)
         for outcomes in preparation.chunks():
             audit.add(outcomes)
-            self._report(f"{name} rows", preparation.seen, max(lines, preparation.seen))
+            self._report(f"{name} rows", preparation.seen, rows and max(rows, preparation.seen))
         return preparation.report()
 
-    def _inspected(self, lines: dict[str, int]) -> Inspection:
+    def _inspected(self, lines: dict[str, int | None]) -> Inspection:
         training = Audit(self.encoder.text_of)
         redactor = Redactor() if self._section.redact else None
         report = self._audited("train", self.training, lines["train"], training, redactor)

@@ -85,7 +85,8 @@ def _go_offline() -> None:
 def _rows(config: RunConfig, files: ModelFiles, log: EventLog, control: Control) -> RunRows:
     report_rows = _reporter(log, control, "encode", "rows")
     with log.phase("encode") as details:
-        rows = load_rows(config, files.folder, lambda done: report_rows(done, None))
+        fetched = _reporter(log, control, "encode", "bytes")
+        rows = load_rows(config, files.folder, lambda done: report_rows(done, None), fetched)
         report = rows.report
         details |= {"rows": report.rows, "kept": report.kept, "truncated": report.truncated}
         details |= {"train_rows": len(rows.train), "test_rows": len(rows.test)}
@@ -93,7 +94,7 @@ def _rows(config: RunConfig, files: ModelFiles, log: EventLog, control: Control)
         if config.data.redact:
             details |= {"redacted": sum(rows.redacted.values())}
             details |= {f"redacted_{kind}": count for kind, count in rows.redacted.items()}
-    for warning in report.warnings:
+    for warning in rows.warnings:
         log.warn("data", warning)
     if rows.selection_is_test:
         log.warn(

@@ -13,9 +13,9 @@ from qlora_tui.data.holdout import hold_out
 from qlora_tui.data.prepare import PreparedRow, prepare
 from qlora_tui.data.privacy import Redactor
 from qlora_tui.data.report import PreparationReport
-from qlora_tui.data.source import file_fingerprint, locate, read_jsonl
+from qlora_tui.engine.data_source import open_evaluation, open_training
 from qlora_tui.errors import DataError
-from qlora_tui.text import one_line
+from qlora_tui.models.hub_progress import Progress
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -39,38 +39,43 @@ class RunRows:
     fingerprints: dict[str, str]
     redacted: dict[str, int]
     """Private values that placeholders stand for now, by kind; empty unless ``data.redact`` is on."""
+    warnings: tuple[str, ...] = ()
+    """What a person should know of the rows and their source, one sentence each."""
 
     @property
     def selection_is_test(self) -> bool:
         return bool(self.test) and self.selection == self.test
 
 
-def load_rows(config: RunConfig, folder: Path, on_progress: Callable[[int], None]) -> RunRows:
+def load_rows(
+    config: RunConfig, folder: Path, on_progress: Callable[[int], None], on_fetch: Progress | None = None
+) -> RunRows:
     """Read and encode the training rows and the held-out rows.
 
     Args:
         folder: The model's folder with its tokenizer and chat template.
         on_progress: Called with the number of rows read; may raise to stop.
+        on_fetch: Called with bytes done and bytes in all of each file that comes from the hub; may raise to stop.
 
     Raises:
         DataError: if a file cannot be read or no row can be used.
         ModelError: if the tokenizer or chat template is unusable.
+        EnvironmentFault: if the hub cannot be reached.
     """
-    _refuse_subset(config.data)
     encoder = Encoder.from_folder(folder, config.data)
     redactor = Redactor() if config.data.redact else None
-    path = locate(config.data.source)
-    prepared = prepare(read_jsonl(path, config.data.split), encoder, config.data, on_progress, redactor)
-    fingerprints = {"train": file_fingerprint(path)}
-    evaluation = config.data.evaluation
-    if evaluation.source:
-        path = locate(evaluation.source)
-        section = config.data.model_copy(update={"split": "train"})
-        held_out = prepare(read_jsonl(path), encoder, section, on_progress, redactor).rows
-        fingerprints["evaluation"] = file_fingerprint(path)
-        train = prepared.rows
+    training = open_training(config.data, on_fetch)
+    evaluation = open_evaluation(config.data, training, on_fetch)
+    prepared = prepare(training.rows(), encoder, config.data, on_progress, redactor)
+    fingerprints, warnings = {"train": training.fingerprint()}, [*training.notes, *prepared.report.warnings]
+    if evaluation is not None:
+        measured = prepare(evaluation.rows(), encoder, config.data, on_progress, redactor)
+        fingerprints["evaluation"] = evaluation.fingerprint()
+        told = [*evaluation.notes, *measured.report.row_warnings()]
+        warnings += [f"Evaluation rows: {warning}" for warning in told]
+        train, held_out = prepared.rows, measured.rows
     else:
-        split = hold_out(prepared.rows, evaluation.fraction, config.training.seed)
+        split = hold_out(prepared.rows, config.data.evaluation.fraction, config.training.seed)
         train, held_out = split.train, split.evaluation
     if not train:
         raise DataError(
@@ -80,16 +85,7 @@ def load_rows(config: RunConfig, folder: Path, on_progress: Callable[[int], None
         )
     test, selection = _share_out(held_out, config.evaluation.rows)
     redacted = dict(redactor.replaced) if redactor is not None else {}
-    return RunRows(encoder, train, test, selection, prepared.report, fingerprints, redacted)
-
-
-def _refuse_subset(section: DataSection) -> None:
-    if section.subset:
-        raise DataError(
-            f"There is no subset {one_line(section.subset, 40)!r}.",
-            "Files have no subsets; only data sets on the hub do, which this version does not read.",
-            "Remove data.subset from the config.",
-        )
+    return RunRows(encoder, train, test, selection, prepared.report, fingerprints, redacted, tuple(warnings))
 
 
 def _share_out(

@@ -11,10 +11,11 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
+from typing import Any
 
 import httpx2
 from huggingface_hub import HfApi, constants, get_cached_repo_tree, snapshot_download, try_to_load_from_cache
@@ -90,7 +91,7 @@ def fetch(
         ModelError: if there is no such model or revision, it is gated, or it must not or cannot be used.
         EnvironmentFault: if the hub cannot be reached and the cache does not help, or the disk is full.
     """
-    if revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision):
+    if revision is not None and not can_be_revision(revision):
         why = f"{one_line(revision, 60)!r} cannot be the name of a branch, a tag or a commit."
         raise ModelError(f"The model {repository} cannot be used.", why, "Correct model.revision, or leave it null.")
     request = _Request(repository, revision, trust_remote_code, weights, progress)
@@ -110,18 +111,34 @@ def fetch(
     raise fault
 
 
+def can_be_revision(name: str) -> bool:
+    """Whether a branch, a tag or a commit can have this name."""
+    return _REVISION.fullmatch(name) is not None and ".." not in name
+
+
 def _ask(request: _Request) -> dict[str, int]:
-    """The repository's files and sizes, asked with a time limit and a few more times from a busy server."""
+    """The repository's files and sizes."""
+    return ask_patiently(HfApi().model_info, request.repository, request.revision)[1]
+
+
+def ask_patiently(
+    question: Callable[..., Any], repository: str, revision: str | None
+) -> tuple[str | None, dict[str, int]]:
+    """A repository's commit, and its files with their sizes; asked with a time limit, and again if the hub is busy.
+
+    Args:
+        question: The client's question for what a repository is.
+
+    Raises:
+        HfHubHTTPError, httpx2.HTTPError, OSError: if there is no answer.
+    """
     waits = iter(_RETRY_WAITS)
     while True:
         try:
-            information = HfApi().model_info(
-                request.repository,
-                revision=request.revision,
-                files_metadata=True,
-                timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
+            information = question(
+                repository, revision=revision, files_metadata=True, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
             )
-            return {file.rfilename: file.size or 0 for file in information.siblings or []}
+            return information.sha, {file.rfilename: file.size or 0 for file in information.siblings or []}
         except HfHubHTTPError as error:
             wait = next(waits, None)
             if wait is None or error.response.status_code not in _BUSY:
@@ -158,7 +175,7 @@ def _collect(request: _Request, sizes: dict[str, int], *, offline: bool) -> Snap
     """Small files first: they can rule the model out before gigabytes are fetched."""
     model_folder.check_names(sizes, f"The model {request.repository}", weights=request.weights)
     names = small_files(sizes, code=request.trust_remote_code, weights=request.weights)
-    folder = _snapshot(request.repository, request.revision, names, offline=offline)
+    folder = snapshot(request.repository, request.revision, names, offline=offline)
     model_folder.needs_remote_code(folder, request.trust_remote_code)
     if request.weights:
         names = model_folder.weight_files(folder, sizes)
@@ -167,7 +184,7 @@ def _collect(request: _Request, sizes: dict[str, int], *, offline: bool) -> Snap
             require_space(missing, folder)
         meter = Meter(request.progress, missing)
         # The commit, so that a branch that moves meanwhile does not mix two versions.
-        _snapshot(request.repository, folder.name, names, offline=offline, meter=meter)
+        snapshot(request.repository, folder.name, names, offline=offline, meter=meter)
     return Snapshot(folder, folder.name)
 
 
@@ -183,7 +200,7 @@ def small_files(names: Collection[str], *, code: bool, weights: bool) -> list[st
     return sorted(name for name in chosen if "/" not in name and "\\" not in name)
 
 
-def require_space(size: int, folder: Path) -> None:
+def require_space(size: int, folder: Path, wanted: str = "model") -> None:
     """Raise now rather than in the middle of the download.
 
     Raises:
@@ -192,18 +209,30 @@ def require_space(size: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
         raise EnvironmentFault(
-            "The model is not downloaded.",
+            f"The {wanted} is not downloaded.",
             f"It needs {size / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are left on the disk of "
             f"{one_line(constants.HF_HUB_CACHE)}.",
             "Free some space, or move the hub's cache with HF_HOME.",
         )
 
 
-def _snapshot(
-    repository: str, revision: str | None, names: list[str], *, offline: bool, meter: Meter | None = None
+def snapshot(
+    repository: str,
+    revision: str | None,
+    names: list[str],
+    *,
+    offline: bool,
+    meter: Meter | None = None,
+    kind: str = "model",
 ) -> Path:
+    """The folder of a commit in the hub's cache, with some of its files, and the listing of all of them.
+
+    Raises:
+        HfHubHTTPError, httpx2.HTTPError, OSError: if the hub's client cannot fetch them.
+    """
     folder = snapshot_download(
         repository,
+        repo_type=kind,
         revision=revision,
         allow_patterns=[escape(name) for name in names],
         local_files_only=offline,

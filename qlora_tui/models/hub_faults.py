@@ -6,6 +6,7 @@ Nothing a server wrote is passed on: an answer may repeat the token it was sent.
 from __future__ import annotations
 
 import errno
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import httpx2
@@ -19,51 +20,67 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from qlora_tui.errors import EnvironmentFault, ModelError, QloraError
+from qlora_tui.errors import DataError, EnvironmentFault, ModelError, QloraError
 from qlora_tui.text import one_line
 
 BAD_TOKEN = "HF_TOKEN holds characters that no token has"
 _LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
 
 
-def explain(error: Exception, repository: str, revision: str | None) -> QloraError:
-    """The error to show for what the hub's client raised while fetching a model."""
-    what = f"The model {one_line(repository)} cannot be fetched."
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is fetched from the hub, in the words of messages."""
+
+    name: str
+    setting: str
+    page: str
+    error: type[QloraError]
+
+
+MODEL = Wanted("model", "model", "", ModelError)
+DATA = Wanted("data set", "data", "datasets/", DataError)
+
+
+def explain(error: Exception, repository: str, revision: str | None, wanted: Wanted = MODEL) -> QloraError:
+    """The error to show for what the hub's client raised while fetching something."""
+    what = f"The {wanted.name} {one_line(repository)} cannot be fetched."
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
-        return explain(error.__cause__, repository, revision)
+        return explain(error.__cause__, repository, revision, wanted)
     if isinstance(error, GatedRepoError):
-        page = f"{_endpoint()}/{repository}"
-        return ModelError(
+        page = f"{_endpoint()}/{wanted.page}{repository}"
+        return wanted.error(
             what,
             "It is gated: its publisher gives access only to accounts that accepted its terms.",
             f"Accept its terms on its page ({page}), then {_LOG_IN}.",
         )
     if isinstance(error, RevisionNotFoundError):
-        return ModelError(
+        return wanted.error(
             what,
             f"It has no revision {one_line(revision or 'main', 60)!r}.",
-            "Correct model.revision, or leave it null for the default branch.",
+            f"Correct {wanted.setting}.revision, or leave it null for the default branch.",
         )
     if isinstance(error, HfHubHTTPError):
-        return _answered(what, error)
-    return EnvironmentFault(what, _sentence(reason(error)), _remedy(error))
+        return _answered(what, error, wanted)
+    return EnvironmentFault(what, _sentence(reason(error)), _remedy(error, wanted))
 
 
-def _answered(what: str, error: HfHubHTTPError) -> QloraError:
+def _answered(what: str, error: HfHubHTTPError, wanted: Wanted) -> QloraError:
     status = error.response.status_code
     if isinstance(error, RepositoryNotFoundError) or status == 404:
-        return ModelError(
+        return wanted.error(
             what,
-            "The hub has no such model, or it is private; no file or folder here has this name either.",
-            f"Check the spelling (owner/name); for a private model {_LOG_IN}.",
+            f"The hub has no such {wanted.name}, or it is private; no file or folder here has this name either.",
+            f"Check the spelling (owner/name); for a private {wanted.name} {_LOG_IN}.",
         )
     if status == 401:
-        return ModelError(what, "The hub does not accept the token it was sent.", f"Make a new token, then {_LOG_IN}.")
+        return wanted.error(
+            what, "The hub does not accept the token it was sent.", f"Make a new token, then {_LOG_IN}."
+        )
     if status == 403:
-        return ModelError(
+        return wanted.error(
             what,
             "The hub refuses access to this account or this token.",
-            "Check on the model's page whether your account has access, and that the token may read it.",
+            f"Check on the {wanted.name}'s page whether your account has access, and that the token may read it.",
         )
     return EnvironmentFault(what, _sentence(reason(error)), "The fault is the hub's: wait a little and try again.")
 
@@ -93,9 +110,9 @@ def reason(error: Exception) -> str:
     return one_line(str(error)).rstrip(".")
 
 
-def _remedy(error: Exception) -> str:
+def _remedy(error: Exception, wanted: Wanted) -> str:
     if isinstance(error, OfflineModeIsEnabled):
-        return "Unset HF_HUB_OFFLINE, or copy the model here and give its folder."
+        return f"Unset HF_HUB_OFFLINE, or copy the {wanted.name} here and give its folder."
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "Free some space, or move the hub's cache with HF_HOME; files that are complete are not fetched again."
     if isinstance(error, OSError) and error.errno is not None:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from qlora_tui.config import RunConfig
 from qlora_tui.config_file import load_config
+from qlora_tui.data.files import PACKINGS, SUFFIXES
 from qlora_tui.errors import DataError, EnvironmentFault, ModelError, UsageError
 from qlora_tui.located import located
 from qlora_tui.paths import runs_directory
@@ -18,7 +19,7 @@ from qlora_tui.text import one_line
 
 EXPECTED_LOCK = "expected-lock.json"
 """What the original run met, put into its replay so that the engine can name each difference."""
-_DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
+_DATA_SUFFIXES = (*SUFFIXES, *PACKINGS)
 _LONGEST_NAME = 64
 
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from qlora_tui.data.source import JSONL_SUFFIXES
+from qlora_tui.data.source import is_data_name
 
 _MOST_FILES: Final = 40
 _MOST_ENTRIES: Final = 4000
@@ -22,7 +22,7 @@ def files_near(folder: Path) -> list[Path]:
         folders[:] = [] if depth >= _DEPTH else sorted(name for name in folders if not name.startswith((".", "__")))
         for name in sorted(names):
             seen += 1
-            if Path(name).suffix.lower() in JSONL_SUFFIXES:
+            if is_data_name(name) and not name.lower().endswith((".txt", ".json")):  # these mostly hold other things
                 found.append(Path(root) / name)
         if seen > _MOST_ENTRIES or len(found) >= _MOST_FILES:
             break

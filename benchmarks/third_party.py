@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from benchmarks.base_models import dimensions_of_model
 from benchmarks.measured_runs import read
 from qlora_tui.memory.estimate import DeviceFacts, Estimate, estimate
-from qlora_tui.memory.recipe import GIB, LORA_ON_SIXTEEN_BIT, MIB, PREPARED, SIXTEEN_BIT, Recipe
+from qlora_tui.memory.recipe import GIB, LORA_ON_SIXTEEN_BIT, MIB, PREPARED, SCALED_FP16, SIXTEEN_BIT, Recipe
 
 Figure = Literal["allocated", "reserved", "process", "card", "none"]
 """What a row measured; ``card``: the size of a card that it fills; ``none``: only whether it ran."""
@@ -110,7 +110,7 @@ def _harness(batch: int, sequence: int, rank: int, *, eager: bool, quantised: bo
         repeats_heads=not eager,
         optimizer="adamw",
         loss="full_kept",
-        regime=PREPARED if quantised else LORA_ON_SIXTEEN_BIT,
+        regime=PREPARED if quantised else SCALED_FP16,
     )
 
 

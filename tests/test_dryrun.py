@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.measured_runs import h100_runs
+from benchmarks.measured_runs import SHAPES, h100_runs
 from qlora_tui.errors import ConfigError, ExitCode, ModelError
 from qlora_tui.memory.dryrun_request import DryRunAnswer, DryRunRequest
-from qlora_tui.memory.recipe import MIB, DeviceFacts, Recipe
+from qlora_tui.memory.estimate import estimate
+from qlora_tui.memory.recipe import MIB, Checkpointing, DeviceFacts, Recipe
 
 pytestmark = pytest.mark.full
 
@@ -102,6 +103,18 @@ class TestAgainstMeasuredRuns:
         run = next(run for run in h100_runs() if run.shape == "llama1b" and run.case == case)
         found = dry_run(folder(tmp_path, LLAMA_1B), run.recipe, run.device, phases=())
         assert found.allocated == pytest.approx(run.allocated, rel=0.0005)
+
+
+class TestEagerAttention:
+    """The scores of eager attention, of which CUDA's softmax makes one more than a CPU's."""
+
+    @pytest.mark.parametrize("checkpointing", ["full", "none"])
+    def test_the_closed_form_agrees(self, checkpointing: Checkpointing, tmp_path: Path) -> None:
+        from qlora_tui.engine.dryrun import dry_run
+
+        recipe = Recipe(2, 1024, attention="eager", optimizer="adamw_8bit", checkpointing=checkpointing)
+        found = dry_run(folder(tmp_path, LLAMA_1B), recipe, phases=()).allocated
+        assert estimate(SHAPES["llama1b"], recipe).allocated == pytest.approx(found, rel=0.003)
 
 
 class TestPhases:

@@ -95,6 +95,16 @@ def _look(live: Liveness, number: torch.Tensor) -> bool | int | float:
     return number.dtype != torch.bool
 
 
+def _softmax_backward(
+    live: Liveness, gradient: torch.Tensor, output: torch.Tensor, dim: int, input_dtype: torch.dtype
+) -> torch.Tensor:
+    """``SoftMax.cu`` multiplies gradient and output into a tensor of its own before the kernel runs."""
+    with live:
+        result = torch.empty_like(output, dtype=input_dtype)
+        torch.empty_like(output)
+    return result
+
+
 def _gemm_4bit(
     live: Liveness,
     rows: torch.Tensor,
@@ -117,6 +127,7 @@ def _gemm_4bit(
 CUDA_OPERATIONS: Final[Mapping[Any, Callable[..., Any]]] = {
     torch.ops.aten.index.Tensor: _index,
     torch.ops.aten._local_scalar_dense.default: _look,
+    torch.ops.aten._softmax_backward_data.default: _softmax_backward,
     torch.ops.bitsandbytes.gemm_4bit.default: _gemm_4bit,
 }
 """What an operation gives or takes on the device where fake CPU tensors do not show it."""

@@ -29,7 +29,7 @@ from qlora_tui.engine.liger_without_triton import layers_of
 from qlora_tui.engine.liveness import Liveness
 from qlora_tui.errors import ConfigError, ExitCode, InternalFault, ModelError, QloraError
 from qlora_tui.memory.dryrun_request import DryRunAnswer, DryRunRequest
-from qlora_tui.memory.recipe import DeviceFacts, Recipe
+from qlora_tui.memory.recipe import ALL_FP32, DeviceFacts, Recipe
 from qlora_tui.text import one_line
 
 PHASES: Final = ("loading", "training", "evaluation", "generation")
@@ -163,7 +163,7 @@ def _batch(rows: int, length: int, live: Liveness, *, packed: bool) -> dict[str,
 
 def _autocast(recipe: Recipe) -> Any:
     """What accelerate puts around the model's forward pass; a run in 32 bits has none."""
-    return nullcontext() if recipe.regime == parts.ALL_FP32 else torch.autocast("cpu", torch.bfloat16)
+    return nullcontext() if recipe.regime == ALL_FP32 else torch.autocast("cpu", torch.bfloat16)
 
 
 def main(arguments: list[str]) -> int:

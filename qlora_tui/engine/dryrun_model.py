@@ -15,9 +15,8 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCa
 from transformers.quantizers.auto import AutoHfQuantizer
 
 from qlora_tui.engine.liveness import Liveness
-from qlora_tui.memory.recipe import Recipe, Regime
+from qlora_tui.memory.recipe import ALL_FP32, Recipe
 
-ALL_FP32: Final = Regime(residual=4, norm=4, embedding=4, quantised_from=4, adapter=4)
 """What a run in 32 bits, without autocast, is told by."""
 _DTYPES: Final = {2: torch.bfloat16, 4: torch.float32}
 

@@ -12,10 +12,8 @@ from qlora_tui.engine.attention import repeats_heads
 from qlora_tui.errors import ModelError
 from qlora_tui.memory.dimensions import Dimensions
 from qlora_tui.memory.from_shape import dimensions_of
-from qlora_tui.memory.recipe import LORA_ON_SIXTEEN_BIT, SIXTEEN_BIT, DeviceFacts, Recipe, Regime
+from qlora_tui.memory.recipe import ALL_FP32, LORA_ON_SIXTEEN_BIT, SCALED_FP16, SIXTEEN_BIT, DeviceFacts, Recipe, Regime
 from qlora_tui.models.shape import shape_from_config
-
-_FULL_PRECISION = Regime(residual=4, norm=4, embedding=4, quantised_from=4, adapter=4)
 
 
 def dimensions_of_model(config: Mapping[str, Any]) -> Dimensions | None:
@@ -60,9 +58,10 @@ def recipe_of(config: RunConfig, lengths: Sequence[int]) -> Recipe:
 
 def _regime(config: RunConfig) -> Regime:
     if config.quantization.compute_dtype == "float32":
-        return _FULL_PRECISION
-    plain = config.quantization.type == "none" or config.quantization.compute_dtype == "float16"
-    return LORA_ON_SIXTEEN_BIT if plain else SIXTEEN_BIT
+        return ALL_FP32
+    if config.quantization.compute_dtype == "float16":
+        return SCALED_FP16
+    return LORA_ON_SIXTEEN_BIT if config.quantization.type == "none" else SIXTEEN_BIT
 
 
 def device_facts(free: int | None, context: int | None) -> DeviceFacts:

@@ -93,6 +93,9 @@ def layer_memory(dimensions: Dimensions, recipe: Recipe, formula: Formula) -> La
         scores = dimensions.heads * score_elements(recipe)
         peak = max(peak, _at_scores(dimensions, recipe, scores, formula))
         saved += 4 * scores
+        if formula == "measured":
+            # The softmax in fp32; in 16 bits also what it is cast to. Keys and values are repeated.
+            saved += repeated_heads(dimensions, recipe) + (2 * scores if recipe.regime.residual == 2 else 0)
     elif masked(dimensions, recipe) and formula == "measured":
         mask, mask_copies = mask_memory(dimensions, recipe)
     elif recipe.attention == "sdpa" and recipe.repeats_heads and formula == "measured":
@@ -104,16 +107,16 @@ def layer_memory(dimensions: Dimensions, recipe: Recipe, formula: Formula) -> La
 def _at_scores(dimensions: Dimensions, recipe: Recipe, scores: int, formula: Formula) -> int:
     """Backward pass of eager attention's softmax.
 
-    Three scores in fp32, the softmax, its gradient, and their product, which the CUDA kernel needs and a trace on the
-    CPU does not show; and the result in the dtype of q and k. Then q, k and v for all query heads, the norm's output
-    with its copies, and the gradient of the layer's output; every fp32 adapter of a 16-bit base reads its own copy.
+    Four scores in fp32: the softmax, its gradient, their product, which CUDA's kernel makes for itself, and the result,
+    which of fp16 has 2 bytes. Then q, k and v for all query heads, the norm's output with its copies, and the gradient
+    of the layer's output; every fp32 adapter of a 16-bit base reads its own copy.
     """
     if formula == "traced":
         held = recipe.tokens * (12 * dimensions.hidden + _attention(dimensions))
         return held + (12 if recipe.regime.residual == 2 else 18) * scores
     size, hidden, query = recipe.regime.residual, dimensions.hidden, dimensions.query_width
     own = 12 * hidden if size == 2 and recipe.regime.adapter == 4 else 0
-    return recipe.tokens * (8 * hidden + 3 * size * query + own) + (12 + size) * scores
+    return recipe.tokens * (8 * hidden + 3 * size * query + own) + (14 if recipe.regime.float16 else 16) * scores
 
 
 def _attention(dimensions: Dimensions) -> int:

@@ -26,6 +26,7 @@ class Regime:
         embedding: Embedding and head.
         quantised_from: Dtype the 4-bit weights were made from; the backward pass dequantises to it.
         adapter: Adapter weights and their gradients.
+        float16: The 16 bits are fp16's; bytes are the same but in eager attention.
     """
 
     residual: Literal[2, 4] = 2
@@ -33,12 +34,17 @@ class Regime:
     embedding: Literal[2, 4] = 2
     quantised_from: Literal[2, 4] = 2
     adapter: Literal[2, 4] = 2
+    float16: bool = False
 
 
 SIXTEEN_BIT: Final = Regime()
 """Explicit 16-bit dtype on load, adapter cast to 16 bits: what this program pins for a quantised base."""
 LORA_ON_SIXTEEN_BIT: Final = Regime(adapter=4)
 """A base without quantisation: peft keeps the adapter in fp32 and trl does not cast it."""
+SCALED_FP16: Final = Regime(adapter=4, float16=True)
+"""Cards without bf16: the gradient scaler needs the adapter in fp32."""
+ALL_FP32: Final = Regime(residual=4, norm=4, embedding=4, quantised_from=4, adapter=4)
+"""What a processor trains in."""
 UNSPECIFIED: Final = Regime(residual=4, norm=4, embedding=4, quantised_from=4)
 """trl given a model id and no dtype: it loads in fp32 and quantises from that."""
 PREPARED: Final = Regime(residual=4, norm=4, embedding=4, adapter=4)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from qlora_tui.memory.device import Device
 from qlora_tui.memory.plan import Options, Plan, best_plan
 from qlora_tui.memory.recipe import (
+    ALL_FP32,
     LORA_ON_SIXTEEN_BIT,
+    SCALED_FP16,
     SIXTEEN_BIT,
     Attention,
     Checkpointing,
@@ -31,8 +33,6 @@ CPU_TOKENS_PER_MICRO_BATCH: Final = 1024
 """What a micro-batch may hold where nothing better is known: below some thousand tokens a GPU waits for its host, and a
 CPU has nothing to gain above a thousand."""
 _FLASH_CAPABILITY: Final = (8, 0)
-_ALL_FP32: Final = Regime(residual=4, norm=4, embedding=4, quantised_from=4, adapter=4)
-_SCALED_FP16: Final = Regime(adapter=4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +165,9 @@ def regime_of(config: RunConfig, device: Device) -> Regime:
     if dtype == "auto":
         dtype = "float32" if device.kind == "cpu" else "bfloat16" if device.bf16 else "float16"
     if dtype == "float32":
-        return _ALL_FP32
+        return ALL_FP32
     if dtype == "float16":
-        return _SCALED_FP16
+        return SCALED_FP16
     return SIXTEEN_BIT if config.quantization.type != "none" else LORA_ON_SIXTEEN_BIT
 
 

@@ -159,6 +159,19 @@ def test_an_unsure_shape_has_a_wide_band() -> None:
     assert unsure.process.high - unsure.process.low > exact.process.high - exact.process.low
 
 
+def test_the_whole_batch_is_tried_even_where_a_part_does_not_fit() -> None:
+    """Without accumulation no gradients are kept from one micro-batch to the next."""
+    shape, recipe = LLAMA_8B, config(adapter={"rank": 1024}, data={"max_length": 64}, training={"effective_batch": 2})
+    device = Device("a card", free=80 * GIB)
+    pinned = {
+        size: fit(recipe.changed(training={"micro_batch": size, "gradient_checkpointing": "full"}), device, shape)
+        for size in (1, 2)
+    }
+    assert pinned[2].process.high < pinned[1].process.high
+    between = Device("a card", free=(pinned[1].process.high + pinned[2].process.high) // 2)
+    assert fit(recipe, between, shape).recipe.micro_batch == 2
+
+
 @pytest.mark.parametrize(
     ("length", "effective_batch", "held"),
     [(512, 2, (3.61, 4.75, 4.88, 4.88, 5.01, 5.12, 5.14, 5.15)), (256, 1, (1.55, 1.61, 1.90))],

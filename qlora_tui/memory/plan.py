@@ -23,6 +23,9 @@ _USUAL_RATES: Final = CardRates(matrix_rate=60, bandwidth=600)
 _NOT_WORTH_IT: Final = 0.98
 """Settings this close to the fastest win if they need less memory."""
 
+_WORTH_NAMING: Final = 0.02
+"""A gain in speed below this is not told."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -95,8 +98,11 @@ def best_plan(
     fitting: list[_Candidate] = []
     for checkpointing in options.checkpointing:
         variants = [options.applied(recipe, size, checkpointing) for size in options.micro_batches]
-        count = _how_many(variants, lambda each: estimated(each).fits == "yes")
-        fitting += [_Candidate(each, _speed(dimensions, each, rates, row)) for each in variants[:count]]
+        some = variants[: _how_many(variants, lambda each: estimated(each).fits == "yes")]
+        # The whole effective batch at once keeps no gradients between micro-batches, and may need less than a part.
+        if len(some) < len(variants) and estimated(variants[-1]).fits == "yes":
+            some.append(variants[-1])
+        fitting += [_Candidate(each, _speed(dimensions, each, rates, row)) for each in some]
     if not fitting:
         smallest = _smallest(recipe, options, known=device.free is not None)
         return Plan(smallest, estimated(smallest), *_reasons_of_the_smallest(estimated(smallest), options, device))
@@ -109,6 +115,16 @@ def best_plan(
         micro_batch_reason=_micro_batch_reason(plan, options, fitting, estimated, device),
         checkpointing_reason=_checkpointing_reason(plan, options, fitting, estimated, device),
     )
+
+
+def gain_over(dimensions: Dimensions, plan: Plan, other: Recipe, device: Device, *, row: int | None = None) -> str:
+    """What the plan's recipe has over another, as words: ``12% faster and 0.9 GiB less``; empty if it has nothing."""
+    rates = device.rates or _USUAL_RATES
+    faster = _speed(dimensions, plan.recipe, rates, row) / _speed(dimensions, other, rates, row) - 1
+    saved = estimate(dimensions, other, device.facts).needed.point - plan.estimate.needed.point
+    parts = [f"{faster:.0%} faster"] if faster >= _WORTH_NAMING else []
+    parts += [f"{_gib(saved)} less"] if saved >= GIB // 10 else []
+    return " and ".join(parts)
 
 
 def _how_many(variants: list[Recipe], fits: Callable[[Recipe], bool]) -> int:
@@ -170,15 +186,10 @@ def _checkpointing_reason(
     need = estimated(without).needed.high
     if device.free is not None and need > device.free:
         return f"keeping all activations would need {_gib(need)}, and {_gib(device.free)} are free"
-    small = options.applied(chosen, options.micro_batches[0], quicker[0])
-    rival = max((speed for (_, kind), speed in speeds.items() if kind == quicker[0]), default=0.0)
+    rival = max((speed for (_, kind), speed in speeds.items() if kind == quicker[0]), default=own)
     if rival >= _NOT_WORTH_IT * own:
-        return f"as fast as keeping all activations, and {_gib(estimated(small).needed.high)} would be needed for that"
-    return (
-        f"with it more rows fit at once, {own / rival - 1:.0%} faster than keeping all activations"
-        if rival
-        else (f"keeping all activations would need {_gib(need)}")
-    )
+        return f"hardly slower than keeping all activations, which would need {_gib(need)}"
+    return f"it lets more rows fit at once, which is {own / rival - 1:.0%} faster than keeping all activations"
 
 
 def largest(dimensions: Dimensions, recipe: Recipe, options: Options, device: Device, *, context: int) -> Largest:

@@ -5,14 +5,15 @@ The engine resolves with the same functions as the estimate shows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from qlora_tui.memory.device import Device
-from qlora_tui.memory.plan import Options, Plan, best_plan
+from qlora_tui.memory.plan import Options, Plan, best_plan, gain_over
 from qlora_tui.memory.recipe import (
     ALL_FP32,
     LORA_ON_SIXTEEN_BIT,
+    MIB,
     SCALED_FP16,
     SIXTEEN_BIT,
     Attention,
@@ -22,6 +23,7 @@ from qlora_tui.memory.recipe import (
     Recipe,
     Regime,
 )
+from qlora_tui.memory.static import static_memory
 
 if TYPE_CHECKING:
     from qlora_tui.config import RunConfig
@@ -124,6 +126,9 @@ def settle(config: RunConfig, situation: Situation) -> Settled:
     if situation.device.kind == "cuda" and situation.dimensions is not None:
         plan = best_plan(situation.dimensions, recipe, options_of(config), situation.device, row=situation.rows.row)
         recipe, micro_reason, checkpointing_reason = plan.recipe, plan.micro_batch_reason, plan.checkpointing_reason
+        attention_reason += _gain(training.attention, situation, plan, replace(recipe, attention="sdpa"))
+        kernels_reason += _gain(training.layer_kernels, situation, plan, replace(recipe, layer_kernels="none"))
+        optimizer_reason += _smaller_states(training.optimizer, situation.dimensions, plan)
     else:
         recipe, micro_reason, checkpointing_reason = _by_tokens(config, recipe, situation.device)
     candidates = (
@@ -229,13 +234,13 @@ def _attention(config: RunConfig, situation: Situation) -> tuple[Attention, str]
         regime_of(config, device).residual == 2 and _capability(device) >= _FLASH_CAPABILITY
     )
     if situation.varlen and flash and is_packed(config, situation.rows):
-        return "varlen", "packed rows need no mask and no work across their borders, which is much faster"
+        return "varlen", "packed rows need no mask and no work across their borders"
     return "sdpa", "right on every machine and model"
 
 
 def _layer_kernels(situation: Situation) -> tuple[LayerKernels, str]:
     if situation.device.kind == "cuda" and situation.layer_kernels:
-        return "liger", "fused kernels for this family: about a fifth faster, and less memory"
+        return "liger", "there are fused kernels for this family"
     return "none", "no fused kernels for this machine or model"
 
 
@@ -243,6 +248,23 @@ def _optimizer(device: Device) -> tuple[Optimizer, str]:
     if device.kind == "cuda":
         return "paged_adamw_8bit", "small states that move aside when memory is short"
     return "adamw", "exact, and its states are small here"
+
+
+def _gain(setting: str, situation: Situation, plan: Plan, other: Recipe) -> str:
+    """What a setting that was left open has over the usual one, as the end of its reason."""
+    if setting != "auto" or other == plan.recipe or situation.dimensions is None:
+        return ""
+    gain = gain_over(situation.dimensions, plan, other, situation.device, row=situation.rows.row)
+    return f": {gain}" if gain else ""
+
+
+def _smaller_states(setting: str, dimensions: Dimensions, plan: Plan) -> str:
+    """What the optimizer's states take beside plain AdamW's, as the end of its reason."""
+    if setting != "auto":
+        return ""
+    own = static_memory(dimensions, plan.recipe)
+    plain = static_memory(dimensions, replace(plan.recipe, optimizer="adamw")).optimizer
+    return f": {(own.optimizer + own.managed) / MIB:.0f} MiB, where plain AdamW takes {plain / MIB:.0f}"
 
 
 def with_least_memory(recipe: Recipe, config: RunConfig) -> Recipe:

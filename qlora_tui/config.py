@@ -151,9 +151,9 @@ class TrainingSection(Section):
     effective_batch: Annotated[int, Field(ge=1, le=65_536)] = 8
     """Rows (packed: packed sequences) per update. Adapters like small batches: stay below 32."""
     micro_batch: PositiveInt | Auto = "auto"
-    """Rows on the device at once. Only speed and memory depend on it, never the result."""
+    """Rows on the device at once: speed and memory depend on it, never the result. auto: the fastest that fits."""
     gradient_checkpointing: Literal["auto", "full", "every-2", "none"] = "auto"
-    """Recompute activations in the backward pass: far less memory for about a fifth more time."""
+    """Recompute activations: far less memory for about a fifth more time. auto: only as far as free memory demands."""
     attention: Literal["auto", "varlen", "sdpa", "eager", "flash_attention_2"] = "auto"
     """Attention kernel. varlen keeps packed rows apart without a mask (CUDA); sdpa is right everywhere."""
     layer_kernels: Literal["auto", "liger", "none"] = "auto"

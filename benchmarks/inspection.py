@@ -1,6 +1,6 @@
 """The time an inspection takes against the bare tokenizer, its first answers, its memory on 1 GB, and its cache.
 
-python -m benchmarks.inspection [--skip-large]
+python -m benchmarks.inspection [speed] [large]
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 from faker import Faker
 
-from benchmarks.tables import publish, table
+from benchmarks.tables import RESULTS, publish, table
 from qlora_tui.config import RunConfig
 from qlora_tui.data.encode import Encoder
 from qlora_tui.data.inspection import Inspection
@@ -35,46 +35,70 @@ ROWS, ROUNDS, GIGABYTE, SENTENCES = 50_000, 3, 1_000_000_000, 200_000
 
 
 def main() -> None:
-    """Measure and publish."""
+    """Measure what is asked for, or all, and publish it with what was measured before."""
+    parts = sys.argv[1:] or ["speed", "large"]
     home = Path(tempfile.mkdtemp(prefix="qlora-tui-inspection-"))
     os.environ["QLORA_TUI_HOME"] = str(home)
-    path = home / "rows.jsonl"
+    results = RESULTS / "inspection.json"
+    raw: dict[str, Any] = json.loads(results.read_bytes()) if results.exists() else {}
+    if "speed" in parts:
+        raw["speed"] = _measured_speed(home / "rows.jsonl")
+    if "large" in parts:
+        raw["large"] = _measured_large(home / "large.jsonl")
+    publish("inspection", *_speed_tables(raw.get("speed")), *_large_table(raw.get("large")), raw=raw)
+
+
+def _measured_speed(path: Path) -> dict[str, Any]:
     _write_rows(path, ROWS)
     config = _config(path)
     Inspector(config).encoder  # noqa: B018 - takes the tokenizer out of the bundled model, once
-    speed = _speed(config, path)
+    ways = _speed(config, path)
     _forget()
     first = _answers(config)
-    again = _answers(config)
-    parts = [
-        table(
-            ["50,000 rows, one process", "seconds", "against the bare tokenizer"],
-            [[name, f"{seconds:.2f}", f"{ratio:.2f} ×"] for name, (seconds, ratio) in speed.items()],
-        ),
-        f"Medians of {ROUNDS} turns; ratios are those of each turn. {path.stat().st_size / 1e6:.0f} MB.",
-    ]
-    raw: dict[str, Any] = {"speed": speed, "first": first, "again": again}
-    rows = [
-        ["format and one row as tokens, from the start of the process", f"{first['glance']:.2f} s"],
-        ["the whole answer", f"{first['done']:.1f} s"],
-        ["the same question again, answered from the cache", f"{again['done']:.2f} s"],
-    ]
-    if "--skip-large" not in sys.argv:
-        large = home / "large.jsonl"
-        _write_rows(large, None)
-        raw["large"] = whole = _watched(_config(large))
-        raw["large again"] = cached = _watched(_config(large))
-        raw["cancel"] = cancelled = _cancelled(_config(large, "train[:-1]"))
-        rows += [
-            [f"1 GB, {whole['rows']:,} rows: format and one row", f"{whole['glance']:.2f} s"],
-            ["1 GB: the whole answer", f"{whole['done'] / 60:.1f} min"],
-            ["1 GB: peak of resident memory", f"{whole['peak'] / 1e6:,.0f} MB"],
-            ["1 GB: longest time without news of progress", f"{whole['gap']:.2f} s"],
-            ["1 GB: again, from the cache", f"{cached['done']:.1f} s"],
-            ["1 GB: from cancelling in the middle to the end of the process", f"{cancelled:.2f} s"],
-        ]
-        large.unlink()
-    publish("inspection", *parts, table(["`qlora-tui inspect`, a process of its own", ""], rows), raw=raw)
+    return {"bytes": path.stat().st_size, "ways": ways, "first": first, "again": _answers(config)}
+
+
+def _measured_large(path: Path) -> dict[str, Any]:
+    _write_rows(path, None)
+    Inspector(_config(path)).encoder  # noqa: B018 - as above
+    whole = _watched(_config(path))
+    again = _watched(_config(path))
+    return {"whole": whole, "again": again, "cancel": _cancelled(_config(path, "train[:-1]"))}
+
+
+def _speed_tables(found: dict[str, Any] | None) -> Iterator[str]:
+    if found is None:
+        return
+    yield table(
+        ["50,000 rows, one process", "seconds", "against the bare tokenizer"],
+        [[name, f"{seconds:.2f}", f"{ratio:.2f} ×"] for name, (seconds, ratio) in found["ways"].items()],
+    )
+    yield f"Medians of {ROUNDS} turns; ratios are those of each turn. {found['bytes'] / 1e6:.0f} MB."
+    yield table(
+        ["50,000 rows, a process of its own", "from its start"],
+        [
+            ["format, and one row as tokens", f"{found['first']['glance']:.2f} s"],
+            ["the whole answer", f"{found['first']['done']:.1f} s"],
+            ["the same question again, answered from the cache", f"{found['again']['done']:.2f} s"],
+        ],
+    )
+
+
+def _large_table(found: dict[str, Any] | None) -> Iterator[str]:
+    if found is None:
+        return
+    whole = found["whole"]
+    yield table(
+        [f"1 GB, {whole['rows']:,} rows, a process of its own", ""],
+        [
+            ["format, and one row as tokens", f"{whole['glance']:.2f} s"],
+            ["the whole answer", f"{whole['done'] / 60:.1f} min"],
+            ["peak of resident memory", f"{whole['peak'] / 1e6:,.0f} MB"],
+            ["longest time without news of progress", f"{whole['gap']:.2f} s"],
+            ["again, from the cache", f"{found['again']['done']:.1f} s"],
+            ["from cancelling in the middle to the end of the process", f"{found['cancel']:.2f} s"],
+        ],
+    )
 
 
 def _config(path: Path, split: str = "train") -> RunConfig:

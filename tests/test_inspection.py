@@ -194,7 +194,7 @@ def test_values_survive_the_wire(config: RunConfig) -> None:
     found, glance = inspector.inspect(), inspector.glance()
     assert from_json(Inspection, to_json(found)) == found
     assert from_json(Glance, to_json(glance)) == glance
-    assert glance.preview.row == 1
+    assert (glance.preview.row, inspector.glance(4).preview.row, inspector.glance("longest").preview.row) == (1, 4, 1)
 
 
 def test_half_a_surrogate_pair_survives_the_wire(model: Path, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """``python -m qlora_tui.engine inspect``: an inspection as JSON lines, for whoever started this process.
 
-stdin takes one line: ``config`` (the settings), ``which`` (the row to show). stdout gives one object a line, by
-``event``: ``glance`` (the first rows' account), ``progress``, ``done`` (the inspection, with the row in ``samples``) or
-``error``. The process ends when its reader is gone, or by SIGTERM.
+stdin takes one line: ``config`` (the settings) and ``which`` (the row to show). stdout gives one object a line, by
+``event``: ``glance`` (what the first rows tell), ``progress``, ``done`` (the inspection, with the row in ``samples``)
+or ``error``. The process ends when its reader is gone, or by SIGTERM.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _answer(request: dict[str, Any], output: IO[str]) -> None:
 
     inspector = Inspector(RunConfig.model_validate(request["config"]), report)
     which = request.get("which", "first")
-    _write(output, "glance", glance=json.loads(to_json(inspector.glance())))
+    _write(output, "glance", glance=json.loads(to_json(inspector.glance(which))))
     inspection = inspector.inspect()
     inspection = replace(inspection, samples=(inspector.preview(which),))
     _write(output, "done", inspection=json.loads(to_json(inspection)))

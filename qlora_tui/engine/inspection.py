@@ -118,16 +118,18 @@ class Inspector:
         except DataError as error:
             return Outcome(raw, problem=RowProblem(raw.number, error.what.rstrip("."), error.why, error.hint))
 
-    def glance(self) -> Glance:
+    def glance(self, which: Which = "first") -> Glance:
         """What the first rows tell, long before all are read.
 
+        Args:
+            which: The row to show; one that only all rows together tell is replaced by the first.
+
         Raises:
-            DataError: if they cannot be read or mapped.
+            DataError: if the rows cannot be read or mapped, or there is no such row.
         """
         mapping = Preparation(self._first, self.encoder, self._section).mapping
-        redactor = Redactor() if self._section.redact else None
-        first = preview(self._outcome(self._first[0], redactor), self.encoder, "first")
-        return Glance(mapping.format, mapping.columns, mapping.reason, first)
+        shown = self.preview(which if isinstance(which, int) else "first")
+        return Glance(mapping.format, mapping.columns, mapping.reason, shown)
 
     def preview(self, which: Which = "first") -> Preview:
         """One row to read.

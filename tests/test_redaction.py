@@ -5,12 +5,20 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 from test_card import FACTS
 
 from qlora_tui.config import RunConfig
 from qlora_tui.engine.card import model_card
+from qlora_tui.engine.control import Control
+from qlora_tui.engine.prepare import _rows as prepare_rows
+from qlora_tui.engine.report import EventLog
 from qlora_tui.engine.rows import load_rows
+from qlora_tui.models.sources import ModelFiles
+from qlora_tui.runs.events import Phase
+from qlora_tui.runs.feed import read_events
 
 
 def write(path: Path, *pairs: tuple[str, str]) -> str:
@@ -57,3 +65,13 @@ def test_the_card_tells_what_was_replaced() -> None:
     assert "1,200 email, 3 card" in card
     assert "names and street addresses are not recognised" in card
     assert "was not replaced" in model_card(FACTS)
+
+
+def test_the_log_counts_what_was_replaced(tokenizer_folder: Path, tmp_path: Path) -> None:
+    source = write(tmp_path / "rows.jsonl", *((f"Who is {n}@x.org?", "Nobody.") for n in range(20)))
+    config = RunConfig.model_validate({"name": "x", "data": {"source": source, "redact": True}})
+    files = ModelFiles(str(tokenizer_folder), "folder", tokenizer_folder, None, None, True, None, False)
+    log = EventLog(tmp_path / "events.jsonl")
+    prepare_rows(config, files, log, cast(Control, SimpleNamespace(raise_if_stopped=lambda: None)))
+    phases = [each.event for each in read_events(tmp_path / "events.jsonl") if isinstance(each.event, Phase)]
+    assert {"redacted": 20, "redacted_email": 20}.items() <= phases[-1].details.items()

@@ -52,18 +52,20 @@ def _measured_speed(path: Path) -> dict[str, Any]:
     _write_rows(path, ROWS)
     config = _config(path)
     Inspector(config).encoder  # noqa: B018 - takes the tokenizer out of the bundled model, once
+    load = os.getloadavg()[0]
     ways = _speed(config, path)
     _forget()
     first = _answers(config)
-    return {"bytes": path.stat().st_size, "ways": ways, "first": first, "again": _answers(config)}
+    return {"bytes": path.stat().st_size, "load": load, "ways": ways, "first": first, "again": _answers(config)}
 
 
 def _measured_large(path: Path) -> dict[str, Any]:
     _write_rows(path, None)
     Inspector(_config(path)).encoder  # noqa: B018 - as above
+    load = os.getloadavg()[0]
     whole = _watched(_config(path))
     again = _watched(_config(path))
-    return {"whole": whole, "again": again, "cancel": _cancelled(_config(path, "train[:-1]"))}
+    return {"load": load, "whole": whole, "again": again, "cancel": _cancelled(_config(path, "train[:-1]"))}
 
 
 def _speed_tables(found: dict[str, Any] | None) -> Iterator[str]:
@@ -73,15 +75,23 @@ def _speed_tables(found: dict[str, Any] | None) -> Iterator[str]:
         ["50,000 rows, one process", "seconds", "against the bare tokenizer"],
         [[name, f"{seconds:.2f}", f"{ratio:.2f} ×"] for name, (seconds, ratio) in found["ways"].items()],
     )
-    yield f"Medians of {ROUNDS} turns; ratios are those of each turn. {found['bytes'] / 1e6:.0f} MB."
+    yield f"Medians of {ROUNDS} turns; ratios are those of each turn. {found['bytes'] / 1e6:.0f} MB. {_load(found)}"
     yield table(
-        ["50,000 rows, a process of its own", "from its start"],
+        ["50,000 rows, a process of its own", "from its start", "of it processor time, all cores"],
         [
-            ["format, and one row as tokens", f"{found['first']['glance']:.2f} s"],
-            ["the whole answer", f"{found['first']['done']:.1f} s"],
-            ["the same question again, answered from the cache", f"{found['again']['done']:.2f} s"],
+            ["format, and one row as tokens", *_times(found["first"], "glance")],
+            ["the whole answer", *_times(found["first"], "done")],
+            ["the same question again, answered from the cache", *_times(found["again"], "done")],
         ],
     )
+
+
+def _times(found: dict[str, Any], event: str) -> tuple[str, str]:
+    return f"{found[event]:.2f} s", f"{found[f'{event} cpu']:.2f} s"
+
+
+def _load(found: dict[str, Any]) -> str:
+    return f"Load of the machine before: {found['load']:.1f} on {os.cpu_count()} cores."
 
 
 def _large_table(found: dict[str, Any] | None) -> Iterator[str]:
@@ -89,16 +99,17 @@ def _large_table(found: dict[str, Any] | None) -> Iterator[str]:
         return
     whole = found["whole"]
     yield table(
-        [f"1 GB, {whole['rows']:,} rows, a process of its own", ""],
+        [f"1 GB, {whole['rows']:,} rows, a process of its own", "", "processor time, all cores"],
         [
-            ["format, and one row as tokens", f"{whole['glance']:.2f} s"],
-            ["the whole answer", f"{whole['done'] / 60:.1f} min"],
-            ["peak of resident memory", f"{whole['peak'] / 1e6:,.0f} MB"],
-            ["longest time without news of progress", f"{whole['gap']:.2f} s"],
-            ["again, from the cache", f"{found['again']['done']:.1f} s"],
-            ["from cancelling in the middle to the end of the process", f"{found['cancel']:.2f} s"],
+            ["format, and one row as tokens", *_times(whole, "glance")],
+            ["the whole answer", *_times(whole, "done")],
+            ["peak of resident memory", f"{whole['peak'] / 1e6:,.0f} MB", ""],
+            ["longest time without news of progress", f"{whole['gap']:.2f} s", ""],
+            ["again, from the cache", *_times(found["again"], "done")],
+            ["from cancelling in the middle to the end of the process", f"{found['cancel']:.2f} s", ""],
         ],
     )
+    yield _load(found)
 
 
 def _config(path: Path, split: str = "train") -> RunConfig:
@@ -198,7 +209,8 @@ def _answers(config: RunConfig) -> dict[str, Any]:
         event = json.loads(line)
         found["gap"], last = max(found["gap"], now - last), now
         if event["event"] in ("glance", "done"):
-            found[event["event"]] = now - start
+            used = psutil.Process(process.pid).cpu_times()
+            found |= {event["event"]: now - start, f"{event['event']} cpu": used.user + used.system}
         if event["event"] == "done":
             found |= {"rows": event["inspection"]["rows"], "cached": event["inspection"]["cached"]}
         if event["event"] == "error":

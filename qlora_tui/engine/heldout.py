@@ -137,7 +137,7 @@ class HeldOutMeasure:
 
     @property
     def tokens_per_batch(self) -> int:
-        """Most tokens of a batch; on a GPU those of a micro-batch, so that an evaluation needs less memory than a step."""
+        """Most tokens of a batch; on a GPU those of a micro-batch: an evaluation then needs less memory than a step."""
         if self._model.device.type == "cpu":
             return TOKENS_PER_BATCH
         return int(self._config.training.micro_batch) * self._config.data.max_length

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
+from tui_fits import use_round_fits
 from tui_helpers import (
     HOSTILE_INSPECTION,
     INSPECTION,
@@ -46,6 +47,19 @@ CHOSEN = Answers(_RECIPE, model_chosen=True, step=5)
 """Answers with a model and data."""
 
 
+_FILE = """version: 1
+name: {config.name}
+model:
+  source: {config.model.source}
+adapter: {{rank: {config.adapter.rank}, alpha: {config.adapter.alpha:g}}}
+data:
+  source: {config.data.source}
+  max_length: {config.data.max_length}
+training:
+  epochs: {config.training.epochs:g}
+"""
+
+
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with two data files, under a name that is always the same."""
@@ -53,12 +67,15 @@ def folder(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / name).write_text('{"prompt": "a", "completion": "b"}\n')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("qlora_tui.tui.screens.data.located", lambda text: "/data/" + text.rpartition("/")[2])
+    # The schema grows; what a picture is to show is that there is a file.
+    monkeypatch.setattr("qlora_tui.tui.screens.review.dump_config", lambda config: _FILE.format(config=config))
     monkeypatch.setattr("qlora_tui.tui.screens.review.runs_directory", lambda: tmp_path.__class__("/home/me/runs"))
 
 
 @pytest.fixture
-def looks_the_same(snap_compare: Compare) -> Callable[..., None]:
+def looks_the_same(snap_compare: Compare, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Compares a screen after some keys."""
+    use_round_fits(monkeypatch)
 
     def check(
         stand_in: Machine,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from player import HOSTILE
 from textual.pilot import Pilot
 from textual.widget import Widget
+from textual.worker import WorkerCancelled
 
 from qlora_tui.checks import Finding as Check
 from qlora_tui.config import RunConfig
@@ -212,7 +214,8 @@ async def settle(pilot: Pilot[str], seconds: float = 20.0) -> None:
         await pilot.pause()
         # A question waits for a person.
         if waited := [worker for worker in pilot.app.workers if worker.group != "question"]:
-            await pilot.app.workers.wait_for_complete(waited)
+            with suppress(WorkerCancelled):
+                await pilot.app.workers.wait_for_complete(waited)
         await pilot.pause()
 
 

@@ -20,7 +20,7 @@ from textual.worker import get_current_worker
 from qlora_tui.errors import QloraError
 from qlora_tui.tui.actions import Actions
 from qlora_tui.tui.answers import Answers, drop_draft, load_draft, save_draft
-from qlora_tui.tui.ascii_filter import AsciiFilter
+from qlora_tui.tui.line_filters import AsciiFilter, SafeFilter
 from qlora_tui.tui.preferences import Preferences, load_preferences, save_preferences
 from qlora_tui.tui.services import Services
 from qlora_tui.tui.themes import THEMES
@@ -71,6 +71,7 @@ class QloraApp(App[str]):
         ascii_only: bool = False,
     ) -> None:
         self.preferences = preferences or load_preferences()
+        self._safe = SafeFilter()
         self._ascii = AsciiFilter(enabled=ascii_only or self.preferences.ascii)
         super().__init__()
         self._set_theme()
@@ -86,7 +87,7 @@ class QloraApp(App[str]):
     # Appearance
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        filters = list(super().get_line_filters())
+        filters = [self._safe, *super().get_line_filters()]
         return [*filters, self._ascii] if self._ascii.enabled else filters
 
     def _set_theme(self) -> None:

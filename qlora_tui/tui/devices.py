@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from qlora_tui.cards import plan_for
 from qlora_tui.errors import UsageError
 from qlora_tui.hardware import Hardware
 from qlora_tui.memory.device import Device, device_like, device_of, this_device
 
 
+@lru_cache(maxsize=16)
 def device_for(card: str | None, gpu: int, hardware: Hardware | None) -> Device | None:
     """The device that the answers name; None while the machine has not been looked at."""
     if card is not None:

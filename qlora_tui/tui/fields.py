@@ -45,17 +45,16 @@ def with_text(answers: Answers, path: str, text: str) -> Answers:
         return answers.with_unusable(path, text)
 
 
-def problem(answers: Answers, path: str) -> str:
+def problem(answers: Answers, spec: FieldSpec) -> str:
     """What is wrong with what was typed into a field; empty if nothing is."""
-    text = answers.unusable.get(path)
+    text = answers.unusable.get(spec.path)
     if text is None:
         return ""
-    if not text.strip():
-        return "a value is needed"
     try:
-        answers.with_value(path, _meaning(path, text.strip()))
+        answers.with_value(spec.path, _meaning(spec.path, text.strip()))
     except ValidationError as error:
-        return problem_of(error)
+        own = error.errors(include_url=False)[0]["type"] == "value_error"
+        return problem_of(error) if own or not spec.detail else spec.detail
     return ""
 
 

@@ -18,7 +18,7 @@ from textual.widgets.option_list import Option
 from textual.worker import get_current_worker
 
 from qlora_tui.config import DataSection
-from qlora_tui.text import one_line
+from qlora_tui.text import one_line, printable
 from qlora_tui.tui.answers import Answers
 from qlora_tui.tui.data_files import files_near
 from qlora_tui.tui.data_words import finding_lines, summary_lines
@@ -122,7 +122,7 @@ class DataStep(StepPane):
         for row in self.query(FieldRow):
             row.display = answers.data_chosen
             path = row.spec.path
-            row.show(shown_text(answers, path), reason(path), problem(answers, path))
+            row.show(shown_text(answers, path), reason(path), problem(answers, row.spec))
         offered = bool(self._files) and not answers.data_chosen
         self.query_one("#files").display = self.query_one("#files-title").display = offered
         self._draw_report()
@@ -245,8 +245,9 @@ def _note(seen: Seen | None, answers: Answers) -> list[Content]:
     if seen is None:
         return [Content.styled("Reading the rows …", "dim")]
     if seen.error is not None:
-        lines = [Content.styled(f"✗ {seen.error.what}", "$error"), Content(f"  {seen.error.why}")]
-        return [*lines, Content.styled(f"  → {seen.error.hint}", "$primary")]
+        lines = [Content.styled(f"✗ {printable(seen.error.what, 400)}", "$error")]
+        lines.append(Content(f"  {printable(seen.error.why, 4000)}"))
+        return [*lines, Content.styled(f"  → {printable(seen.error.hint, 1000)}", "$primary")]
     if seen.inspection is not None:
         return list(summary_lines(seen.inspection, answers.config))
     lines = [Content.styled(seen.progress or "Reading the rows …", "dim")]

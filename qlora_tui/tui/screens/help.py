@@ -36,8 +36,8 @@ class HelpScreen(ModalScreen[None]):
             yield Static("Keys", classes="dialog-title", markup=False)
             yield Static(self._table(), markup=False)
             yield Static(
-                "Every action is in the palette too (ctrl+p). Keys can be changed in preferences.json, by the names "
-                "on the right; `qlora-tui paths` says where it is.",
+                "Tab, the arrow keys and the mouse move. The palette (ctrl+p) holds every action. Keys can be changed "
+                "in preferences.json by the names on the right; `qlora-tui paths` says where it is.",
                 classes="muted",
                 markup=False,
             )
@@ -47,9 +47,10 @@ class HelpScreen(ModalScreen[None]):
 
     def _table(self) -> Content:
         width = max((len(key) for key, _, _ in self._keys), default=0)
+        room = max((len(what) for _, what, _ in self._keys), default=0)
         lines = [
             Content.styled(key.rjust(width), "bold $primary")
-            .append(f"  {what:<30}")
+            .append(f"  {what:<{room}}  ")
             .append(Content.styled(name, "dim"))
             for key, what, name in self._keys
         ]
@@ -57,13 +58,13 @@ class HelpScreen(ModalScreen[None]):
 
 
 def help_screen(screen: Screen[object]) -> HelpScreen:
-    """The help for what has the focus on a screen."""
+    """The help for what has the focus on a screen, with the keys that are this program's own."""
     keys: dict[str, tuple[list[str], str]] = {}
     for active in screen.active_bindings.values():
         binding = active.binding
-        if not active.enabled or not binding.description or (binding.id or "").startswith("hidden."):
-            continue
-        name = binding.id or binding.action
-        keys.setdefault(name, ([], binding.description))[0].append(screen.app.get_key_display(binding))
-    rows = [(" ".join(shown[:3]), what, name) for name, (shown, what) in keys.items()]
-    return HelpScreen(help_for(screen.focused), rows)
+        if active.enabled and binding.tooltip and "." in (binding.id or ""):
+            shown = screen.app.get_key_display(binding)
+            keys.setdefault(binding.id or "", ([], binding.tooltip))[0].append(shown)
+    # Names begin with the place where a key works; what works everywhere comes last.
+    names = sorted(keys, key=lambda name: (name.startswith("app."), name.startswith("wizard.")))
+    return HelpScreen(help_for(screen.focused), [(" ".join(keys[name][0][:2]), keys[name][1], name) for name in names])

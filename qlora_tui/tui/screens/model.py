@@ -17,8 +17,9 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 from textual.worker import get_current_worker
 
+from qlora_tui.config import RunConfig
 from qlora_tui.errors import ModelError
-from qlora_tui.memory.fit import fit_of
+from qlora_tui.memory.fit import Device, fit_of
 from qlora_tui.models.catalog import search_catalog
 from qlora_tui.models.sources import user_path
 from qlora_tui.text import one_line
@@ -97,8 +98,28 @@ class ModelStep(StepPane):
         config, device = self.view.answers.config, self.view.device
         key = (config.adapter, config.quantization, config.data, config.training, device, self.application.looked_up)
         if key != self._key:
-            self._key, self._verdicts = key, {}
+            self._key = key
+            if device is not None:
+                self._judge(key, config, device, [*learnt_models(), *listed_models()])
         self._fill()
+
+    @work(thread=True, exclusive=True, group="verdicts", exit_on_error=False)
+    def _judge(self, key: object, config: RunConfig, device: Device, models: list[BaseModel]) -> None:
+        """Whether each model fits, in a thread: together they take longer than a keystroke may."""
+        worker, found = get_current_worker(), {}
+        for model in models:
+            if worker.is_cancelled:
+                return
+            found[model.source] = "unknown"
+            if model.shape is not None:
+                with suppress(ModelError):  # an adapter target that this model has not
+                    found[model.source] = fit_of(model.shape, config, device).fits
+        self.app.call_from_thread(self._take_verdicts, key, found)
+
+    def _take_verdicts(self, key: object, found: dict[str, str]) -> None:
+        if key == self._key and self.is_mounted:
+            self._verdicts = found
+            self._fill()
 
     # The list
 
@@ -127,7 +148,7 @@ class ModelStep(StepPane):
         if chosen is not None and chosen not in {m.source for m in found} and not self.query_one(Input).value:
             found.insert(0, model_of(chosen))
         if self._only_fitting:
-            found = [model for model in found if self._verdict(model) != "no"]
+            found = [model for model in found if self._verdicts.get(model.source) != "no"]
         widths = self._widths()
         place = models.highlighted
         kept = models.get_option_at_index(place).id if place is not None and place < models.option_count else chosen
@@ -155,18 +176,8 @@ class ModelStep(StepPane):
         words = "no model is like this" if not found else ""
         return Content.styled("  " + cells + words, "dim")
 
-    def _verdict(self, model: BaseModel) -> str:
-        """Whether a model fits as things are; models of one shape need the same."""
-        if model.source not in self._verdicts:
-            verdict, device = "unknown", self.view.device
-            if model.shape is not None and device is not None:
-                with suppress(ModelError):  # an adapter target that this model has not
-                    verdict = fit_of(model.shape, self.view.answers.config, device).fits
-            self._verdicts[model.source] = verdict
-        return self._verdicts[model.source]
-
     def _row(self, model: BaseModel, chosen: str | None, widths: dict[str, int]) -> Content:
-        mark, word, colour = VERDICTS[self._verdict(model)]
+        mark, word, colour = VERDICTS[self._verdicts.get(model.source, "unknown")]
         access = (
             "here"
             if model.origin == "local" or model.source in (self._cached or ())

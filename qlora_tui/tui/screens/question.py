@@ -14,7 +14,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
 from qlora_tui.errors import QloraError
-from qlora_tui.text import printable
+from qlora_tui.text import one_line, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class QuestionScreen(ModalScreen[str | None]):
 
     def __init__(self, title: str, text: str, answers: Sequence[Answer], *, danger: bool = False) -> None:
         super().__init__()
-        self._title = title
+        self._title = one_line(title, 400)
         self._text = printable(text, 20_000)
         self._answers = answers
         self._danger = danger

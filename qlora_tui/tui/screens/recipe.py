@@ -19,6 +19,7 @@ from qlora_tui.advice.fitting import fastest_that_fits
 from qlora_tui.advice.playbook import total_steps
 from qlora_tui.advice.presets import PRESETS, preset_of
 from qlora_tui.memory.fit import Fit, fit_of
+from qlora_tui.memory.remedies import larger_card, others_hold, remedies
 from qlora_tui.text import one_line
 from qlora_tui.tui.fields import FIELDS, problem, shown_text, with_text
 from qlora_tui.tui.inspections import rows_of
@@ -85,7 +86,7 @@ class RecipeStep(StepPane):
             button.set_class(button.id == f"preset-{chosen}", "-chosen")
         for row in self.query(FieldRow):
             path = row.spec.path
-            row.show(shown_text(answers, path), self._reason(path), problem(answers, path))
+            row.show(shown_text(answers, path), self._reason(path), problem(answers, row.spec))
         self.query_one("#numbers", Static).update(Content("\n").join(_numbers(self.view)))
 
     def _reason(self, path: str) -> str:
@@ -133,8 +134,23 @@ def _numbers(view: View) -> Iterator[Content]:
     batch = f"{fit.recipe.micro_batch} at once × {fit.recipe.accumulation}"
     yield _line("trained", f"{count(fit.trainable)} of {count(fit.parameters)} parameters ({share:.2%})")
     yield _line("batch", f"{batch}{_room(fit)}")
+    for note in _help(view, fit):
+        yield Content.styled(f"→ {one_line(note, 300)}", "$primary")
     for note in fit.notes[:2]:
-        yield Content.styled(one_line(note), "dim")
+        yield Content.styled(one_line(note, 300), "dim")
+
+
+def _help(view: View, fit: Fit) -> Iterator[str]:
+    """What would make it fit, most welcome first."""
+    if not fit.short or view.model.shape is None:
+        return
+    if (held := others_hold(fit)) is not None:
+        yield held
+    found = remedies(view.model.shape, view.answers.config, fit, rows_of(view.seen, view.answers.config))
+    for remedy in ([each for each in found if each.enough] or found)[:2]:
+        yield f"{remedy}."
+    if not any(each.enough for each in found) and (card := larger_card(fit)) is not None:
+        yield card
 
 
 def _line(name: str, value: str) -> Content:

@@ -16,6 +16,7 @@ from textual.widgets import Button, Input, Static
 
 from qlora_tui.config_file import dump_config
 from qlora_tui.errors import QloraError
+from qlora_tui.memory.answer import check_rank
 from qlora_tui.paths import runs_directory
 from qlora_tui.runs.directory import RunDirectory
 from qlora_tui.tui.answers import drop_draft
@@ -67,9 +68,7 @@ class ReviewStep(StepPane):
 
     def draw(self) -> None:
         answers = self.view.answers
-        self.query_one(FieldRow).show(
-            shown_text(answers, "name"), "Name of the run's folder.", problem(answers, "name")
-        )
+        self.query_one(FieldRow).show(shown_text(answers, "name"), "Name of the run's folder.", problem(answers, _NAME))
         self.query_one("#words", Static).update(Content("\n").join(map(Content, sentences(self.view))))
         missing = list(obstacles(self.view))
         lines = [Content.styled(f"✗ {line}", "$error") for line in missing]
@@ -149,6 +148,11 @@ def obstacles(view: View) -> Iterator[str]:
     for path in answers.unusable:
         step = 5 if path == "name" else 4
         yield f"{path} cannot be used as typed: step {step}."
+    if view.model.shape is not None:
+        try:
+            check_rank(view.model.shape, answers.config)
+        except QloraError as error:
+            yield f"{error.why} {error.hint}"
     if view.device is not None and view.device.planned:
         name = view.device.name
         yield f"{name} is not in this machine: choose a device in step 1, or copy the YAML for the machine that has it."

@@ -9,6 +9,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.content import Content
+from textual.events import Key
 from textual.message import Message
 from textual.widgets import Input, Static
 
@@ -51,10 +52,15 @@ class FieldInput(Input):
         super().__init__(compact=True, select_on_focus=True, id=id)
         self._asks = asks
 
+    async def _on_key(self, event: Key) -> None:
+        if self._asks and event.character == "?":
+            # Else the editor of the base class would take it.
+            event.stop()
+            event.prevent_default()
+            await self.run_action("app.explain")
+
     def check_consume_key(self, key: str, character: str | None) -> bool:
-        if self._asks and character == "?":
-            return False
-        return super().check_consume_key(key, character)
+        return not (self._asks and character == "?") and super().check_consume_key(key, character)
 
 
 class FieldRow(Horizontal):

@@ -102,14 +102,14 @@ class MemoryBar(Vertical):
 
 
 def legend(fit: Fit) -> Content:
-    """Each part with its texture and its size; a part is never torn apart at the end of a line."""
+    """Each part with its texture and its GiB; a part is never torn apart at the end of a line."""
     named = [
         Content.styled(FILLS[name], _COLOURS[name]).append(
             Content(f"\N{NO-BREAK SPACE}{name}\N{NO-BREAK SPACE}{_size(size)}")
         )
         for name, size in parts(fit)
     ]
-    return Content("  ").join(named).append(Content("\N{NO-BREAK SPACE}GiB"))
+    return Content("  ").join(named)
 
 
 def _size(size: int) -> str:

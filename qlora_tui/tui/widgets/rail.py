@@ -15,6 +15,9 @@ from textual.widgets import Static
 from qlora_tui.text import one_line
 from qlora_tui.tui.steps import STATIONS, Station, station
 
+_NARROW = 76
+"""Cells that all titles take on one line; with fewer only the current station has its title."""
+
 
 class RailItem(Static):
     """One station."""
@@ -77,7 +80,8 @@ class StepRail(Container):
     def _text(self, station: Station, state: str, wide: bool) -> Content:
         mark = "✓" if state == "done" else str(station.number)
         if not wide:
-            return Content(f" {mark} {station.title} ")
+            short = self.size.width < _NARROW and state != "current"
+            return Content(f" {mark} " if short else f" {mark} {station.title} ")
         pointer = "▸" if state == "current" else " "
         head = Content(f"{pointer} {mark} {station.title}")
         summary = self._answers.get(station.number, "")

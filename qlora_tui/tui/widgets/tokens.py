@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from textual.content import Content
 
-from qlora_tui.text import visible
+from qlora_tui.text import one_line, visible
 
 if TYPE_CHECKING:
     from qlora_tui.data.preview import Preview
@@ -29,7 +29,7 @@ def row_text(preview: Preview, form: str) -> Content:
 
 def row_title(preview: Preview) -> Content:
     """Which row it is and how much of it is learnt."""
-    name = "" if preview.which in ("first", str(preview.row)) else f", the {preview.which} one"
+    name = "" if preview.which in ("first", str(preview.row)) else f", the {one_line(preview.which, 20)} one"
     title = Content.styled(f"Row {preview.row:,}{name}", "bold")
     if preview.tokens:
         title = title.append(

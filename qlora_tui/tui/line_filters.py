@@ -1,7 +1,8 @@
-"""Everything on the screen in ASCII, for terminals and fonts that lack more."""
+"""What happens to each line before it is drawn: nothing in it may act on the terminal; all of it in ASCII if wanted."""
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Final
 
@@ -17,15 +18,19 @@ _SAME: Final = {
     "█▇▆▅▄■": "#",
     "▓": "%",
     "▒": "=",
-    "░": ".",
+    "░": ":",
     "▚": "&",
     "●◉⬤": "*",
-    "○◯·•": "o",
-    "✓": "v",
+    "○◯•": "o",
+    "·": ".",
+    "\N{NO-BREAK SPACE}": " ",
+    "⟦": "[",
+    "⟧": "]",
+    "✓": "+",
     "✗✕": "x",
     "≈": "~",
     "…": "~",
-    "→▶▸›»⏵": ">",
+    "→⇥▶▸›»⏵": ">",
     "←◀◂‹«⏴": "<",
     "▲△↑⏶": "^",
     "▼▽↓⏷": "v",
@@ -48,6 +53,19 @@ def to_ascii(text: str) -> str:
         return text
     translated = text.translate(_TABLE)
     return "".join(character if character.isascii() else "?" * cell_len(character) for character in translated)
+
+
+# C0 and C1 controls and what reorders text: none of them takes a cell, so nothing moves when they go.
+_ACTING: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+class SafeFilter(LineFilter):
+    """The last line of defence: foreign text is cleaned where it comes in, and whatever slips through ends here."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        if all(text.isprintable() for text, _, _ in segments):
+            return segments
+        return [Segment(_ACTING.sub("", text), style, control) for text, style, control in segments]
 
 
 class AsciiFilter(LineFilter):

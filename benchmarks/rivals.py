@@ -19,12 +19,12 @@ from benchmarks.fit import error
 from benchmarks.measured_runs import h100_runs
 from benchmarks.rival_tools import RIVALS, Answer, Question, Rival, ask, hub_cache, installed
 from benchmarks.tables import publish, table
-from benchmarks.third_party import archive, quality_a
+from benchmarks.third_party import T4_MEMORY, archive, quality_a
 from qlora_tui.memory.estimate import Estimate, estimate
 from qlora_tui.memory.recipe import GIB, MIB
 
 _H100: Final = ("h100", 81_559 * MIB)
-_T4: Final = ("t4", 14_912 * MIB)
+_T4: Final = ("t4", T4_MEMORY)
 _OURS: Final = "qlora-tui"
 
 

@@ -19,9 +19,9 @@ from qlora_tui.memory.recipe import GIB, LORA_ON_SIXTEEN_BIT, MIB, PREPARED, SCA
 Figure = Literal["allocated", "reserved", "process", "card", "none"]
 """What a row measured; ``card``: the size of a card that it fills; ``none``: only whether it ran."""
 
-_T4_CONTEXT: Final = round(140.9 * MIB)
-_T4: Final = DeviceFacts(context=_T4_CONTEXT, expandable_segments=False)
-_T4_FREE: Final = 14_912 * MIB
+T4_CONTEXT: Final = round(140.9 * MIB)
+_T4: Final = DeviceFacts(context=T4_CONTEXT, expandable_segments=False)
+T4_MEMORY: Final = 14_912 * MIB
 """What torch may have of a Tesla T4 with ECC."""
 _ATTENTION: Final = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})
 _DECIDING: Final = {
@@ -91,7 +91,7 @@ def archive() -> tuple[T4Run, ...]:
                 quantised=row["base"] == "nf4",
             ),
             int(row["max_allocated"]),
-            int(row["max_reserved"]) + _T4_CONTEXT,
+            int(row["max_reserved"]) + T4_CONTEXT,
         )
         for row in read("measured_t4.csv")
     )
@@ -197,7 +197,7 @@ def _stated(row: Mapping[str, str]) -> Stated:
         return Stated(row, figure, measured, None, "", "neither batch nor length is stated; experts in RAM")
     stack = next(stack for name, stack in _STACKS.items() if row["stack"].startswith(name))
     differs = [part for part in (stack.differs, *_other_methods(row)) if part]
-    free = _T4_FREE if figure == "none" else None
+    free = T4_MEMORY if figure == "none" else None
     found = estimate(
         dimensions_of_model(row["model"]), _recipe(row, stack), DeviceFacts(free=free, expandable_segments=False)
     )

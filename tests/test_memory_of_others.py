@@ -10,9 +10,9 @@ import pytest
 from benchmarks.base_models import dimensions_of_model
 from benchmarks.fit import error, inside
 from benchmarks.measured_runs import SHAPES, h100_runs, read
-from benchmarks.third_party import T4Run, archive, quality_a, stated
+from benchmarks.third_party import T4_CONTEXT, T4Run, archive, quality_a, stated
 from qlora_tui.memory.estimate import DeviceFacts, Recipe, estimate
-from qlora_tui.memory.recipe import GIB, MIB, PREPARED
+from qlora_tui.memory.recipe import GIB, PREPARED
 
 FOUR = Recipe(micro_batch=4, sequence=2048)
 
@@ -36,7 +36,7 @@ class TestCompleteRows:
         """So the bound above tests the model of the segments."""
         missed = []
         for run in quality_a():
-            device = DeviceFacts(context=round(140.9 * MIB))
+            device = DeviceFacts(context=T4_CONTEXT)
             band = estimate(dimensions_of_model(run.model), run.recipe, device).shown
             missed += [] if band.low <= run.process <= band.high else [run.id]
         assert len(missed) > 5
@@ -77,7 +77,7 @@ class TestSegments:
             estimate(SHAPES["llama8b"], FOUR, DeviceFacts(expandable_segments=on)) for on in (True, False)
         )
         assert growing.allocated == fixed.allocated
-        assert growing.process.low == fixed.process.low
+        assert growing.process.low < fixed.process.low
         assert growing.process.high < fixed.process.high
         assert growing.shown.point < fixed.shown.point
 

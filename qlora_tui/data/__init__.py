@@ -1,1 +1,1 @@
-"""From raw rows to trained tokens. Pure: tokenizers and jinja2 only."""
+"""From raw rows to trained tokens. Light libraries only, and none that the wizard would wait for."""

@@ -14,7 +14,7 @@ BENCH_TARGETS += $(addprefix bench-,fit segments rivals catalog speed plan)
 BENCH_TARGETS += $(addprefix bench-,formats)
 BENCH_TARGETS += $(addprefix bench-,privacy inspection)
 
-.PHONY: demo test test-fast check bench bench-gpu $(BENCH_TARGETS) install install-dev clean
+.PHONY: demo test test-fast check screenshots bench bench-gpu $(BENCH_TARGETS) install install-dev clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python scripts/demo.py
@@ -31,6 +31,10 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m "not full"
+
+screenshots: $(VENV)/.installed-dev
+	$(PIP) --constraint constraints.txt --editable '.[screenshots]'
+	$(BIN)/python scripts/make_screenshots.py
 
 bench: $(BENCH_TARGETS)
 

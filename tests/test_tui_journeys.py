@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Button, Input
-from tui_helpers import Machine, application, drive, overview, press, screen_text, settle
+from tui_helpers import CHOSEN, Machine, application, card, drive, machine, overview, press, screen_text, settle
 
 from qlora_tui.errors import RunError
 from qlora_tui.tui.answers import load_draft
+from qlora_tui.tui.preferences import load_preferences
 from qlora_tui.tui.screens.home import HomeScreen
 from qlora_tui.tui.screens.question import QuestionScreen
 from qlora_tui.tui.screens.wizard import WizardScreen
+from qlora_tui.tui.services import Services
 
 ROWS = Path(__file__).parent.parent / "examples" / "spam.jsonl"
 
@@ -106,5 +110,149 @@ def test_home_lists_runs_live_and_past() -> None:
         assert "1 training now" in text
         assert "12 of 40" in text
         assert "2 h ago" in text
+
+    drive(app, steps)
+
+
+def test_the_run_starts_on_the_gpu_that_was_chosen() -> None:
+    stand_in = Machine(hardware=machine(card(0), card(1)))
+    app = application(stand_in)
+
+    async def steps(pilot: Pilot[str]) -> None:
+        app.change(replace(CHOSEN, gpu=1))
+        app.open_wizard(5)
+        await settle(pilot)
+        await press(pilot, "s")
+        assert stand_in.gpus == ["GPU-1"]
+
+    drive(app, steps)
+
+
+def test_a_single_gpu_is_left_to_the_environment() -> None:
+    stand_in = Machine()
+    app = application(stand_in)
+
+    async def steps(pilot: Pilot[str]) -> None:
+        app.change(CHOSEN)
+        app.open_wizard(5)
+        await settle(pilot)
+        await press(pilot, "s")
+        assert stand_in.gpus == [None]
+
+    drive(app, steps)
+
+
+def test_the_launch_hands_the_gpu_to_the_engine_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str | None] = []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr("qlora_tui.runs.launch.start", lambda _run: seen.append(os.environ.get("CUDA_VISIBLE_DEVICES")))
+    Services().launch(CHOSEN.config, "GPU-1")
+    assert seen == ["GPU-1"]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+
+
+def test_keys_can_be_changed_and_the_theme_is_kept() -> None:
+    app = application(keymap={"wizard.next": "f8"})
+
+    async def steps(pilot: Pilot[str]) -> None:
+        await press(pilot, "enter", "f8")
+        assert isinstance(app.screen, WizardScreen)
+        assert app.screen.step == 2
+        app.theme = "qlora-light"
+        await settle(pilot)
+        assert load_preferences().theme == "qlora-light"
+
+    drive(app, steps)
+
+
+def test_the_mouse_does_what_the_keys_do() -> None:
+    app = application()
+
+    async def steps(pilot: Pilot[str]) -> None:
+        app.open_wizard(4)
+        await settle(pilot)
+        await pilot.click("#preset-thorough")
+        await settle(pilot)
+        assert app.answers.value("adapter.rank") == 32
+        await pilot.click("#field-training-schedule", offset=(15, 0))
+        await settle(pilot)
+        assert app.answers.value("training.schedule") == "linear"
+        await pilot.click("#rail-model")
+        await settle(pilot)
+        assert isinstance(app.screen, WizardScreen)
+        assert app.screen.step == 2
+
+    drive(app, steps, (120, 36))
+
+
+def test_every_key_of_ours_has_a_name_and_a_tooltip() -> None:
+    from textual.binding import Binding
+
+    from qlora_tui.tui.app import QloraApp
+    from qlora_tui.tui.screens.data import DataStep
+    from qlora_tui.tui.screens.hardware import HardwareStep
+    from qlora_tui.tui.screens.model import ModelStep
+    from qlora_tui.tui.screens.recipe import RecipeStep
+    from qlora_tui.tui.screens.review import ReviewStep
+
+    owners = (QloraApp, HomeScreen, WizardScreen, HardwareStep, ModelStep, DataStep, RecipeStep, ReviewStep)
+    bindings = [each for owner in owners for each in vars(owner)["BINDINGS"]]
+    assert all(isinstance(each, Binding) and each.id for each in bindings)
+    assert [each.id for each in bindings if not each.tooltip and not each.system] == []
+    assert not {"shift+enter", "ctrl+enter", "alt+enter"} & {key for each in bindings for key in each.key.split(",")}
+
+
+def test_what_is_typed_moves_the_memory_bar() -> None:
+    app = application()
+
+    async def steps(pilot: Pilot[str]) -> None:
+        app.open_wizard(4)
+        await settle(pilot)
+        before = screen_text(app)
+        await press(pilot, "2", "5", "6")
+        bar = [line for line in screen_text(app).splitlines() if "needs" in line]
+        assert bar != [line for line in before.splitlines() if "needs" in line]
+
+    drive(app, steps)
+
+
+def test_the_first_ctrl_c_only_explains() -> None:
+    app = application()
+
+    async def steps(pilot: Pilot[str]) -> None:
+        await press(pilot, "ctrl+c")
+        assert app.is_running
+        assert app.return_code is None
+
+    drive(app, steps)
+
+
+def test_leaving_a_step_while_it_is_drawn_does_no_harm() -> None:
+    app = application()
+
+    async def steps(pilot: Pilot[str]) -> None:
+        app.change(CHOSEN)
+        app.inspect()
+        for number in (3, 4, 3, 2, 5, 3, 1):
+            app.open_wizard(number)  # without waiting for what the last one still had to do
+        app.go_home()
+        await settle(pilot)
+        assert isinstance(app.screen, HomeScreen)
+
+    drive(app, steps)
+
+
+def test_resizing_all_the_time_does_no_harm() -> None:
+    app = application()
+
+    async def steps(pilot: Pilot[str]) -> None:
+        app.change(CHOSEN)
+        app.inspect()
+        for number, sizes in ((3, ((200, 50), (20, 5))), (4, ((40, 10), (120, 36)))):
+            app.open_wizard(number)
+            for size in sizes:
+                await pilot.resize_terminal(*size)
+        await settle(pilot)
+        assert app.is_running
 
     drive(app, steps)

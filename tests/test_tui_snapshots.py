@@ -11,6 +11,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 from tui_fits import use_round_fits
 from tui_helpers import (
+    CHOSEN,
     HOSTILE_INSPECTION,
     INSPECTION,
     NOW,
@@ -24,7 +25,7 @@ from tui_helpers import (
 )
 
 from qlora_tui.errors import DataError, RunError
-from qlora_tui.tui.answers import Answers, with_values
+from qlora_tui.tui.answers import Answers
 from qlora_tui.tui.inspecting import Stage
 
 pytestmark = pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the pictures are those of Python 3.11")
@@ -42,11 +43,6 @@ RUNS = [
     overview("lost", "interrupted", step=7, best_loss=None),
     overview("early", "early_stopped"),
 ]
-_RECIPE = with_values(Answers().config, {"data.source": "/data/spam.jsonl", "name": "spam"})
-CHOSEN = Answers(_RECIPE, model_chosen=True, step=5)
-"""Answers with a model and data."""
-
-
 _FILE = """version: 1
 name: {config.name}
 model:

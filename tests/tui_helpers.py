@@ -23,6 +23,7 @@ from qlora_tui.errors import ModelError, QloraError
 from qlora_tui.hardware import Cpu, Disk, Gpu, GpuMemory, GpuProcess, Hardware, Memory
 from qlora_tui.runs.directory import RunDirectory, create_run
 from qlora_tui.runs.overview import RunOverview
+from qlora_tui.tui.answers import Answers, with_values
 from qlora_tui.tui.app import QloraApp
 from qlora_tui.tui.inspecting import Stage
 from qlora_tui.tui.preferences import Preferences
@@ -50,6 +51,10 @@ def card(
 
 
 CARD = card()
+
+_RECIPE = with_values(Answers().config, {"data.source": "/data/spam.jsonl", "name": "spam"})
+CHOSEN = Answers(_RECIPE, model_chosen=True, step=5)
+"""Answers with a model and data."""
 
 
 def machine(*gpus: Gpu) -> Hardware:
@@ -159,6 +164,7 @@ class Machine:
     findings: list[Check] = field(default_factory=lambda: list(FINDINGS))
     runs: list[RunOverview] = field(default_factory=list)
     launched: list[RunConfig] = field(default_factory=list)
+    gpus: list[str | None] = field(default_factory=list)
     failure: Exception | None = None
     said: list[Stage | Glance | Inspection] = field(default_factory=lambda: [INSPECTION])
     refusal: QloraError | None = None
@@ -184,10 +190,11 @@ class Machine:
         self.inspected.append((config, which))
         return StandInInspection(self.said, self.refusal)
 
-    def _launch(self, config: RunConfig) -> RunDirectory:
+    def _launch(self, config: RunConfig, gpu: str | None) -> RunDirectory:
         if self.failure is not None:
             raise self.failure
         self.launched.append(config)
+        self.gpus.append(gpu)
         return create_run(config)
 
 

@@ -216,7 +216,10 @@ class QloraApp(App[str]):
         """The wizard at a step."""
         from qlora_tui.tui.screens.wizard import WizardScreen
 
-        self._show_alone(WizardScreen(step))
+        if isinstance(self.screen, WizardScreen):
+            self.screen.call_later(self.screen.action_go, step)
+        else:
+            self._show_alone(WizardScreen(step))
 
     def _show_alone(self, screen: Screen[Any]) -> None:
         while len(self.screen_stack) > 1:

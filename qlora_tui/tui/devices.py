@@ -27,6 +27,16 @@ def device_for(card: str | None, gpu: int, hardware: Hardware | None) -> Device 
     return device_of(chosen, memory)
 
 
+def chosen_uuid(gpu: int, hardware: Hardware | None) -> str | None:
+    """What tells the engine which GPU to train on; None where there is no choice, so that the environment decides."""
+    if hardware is None or len(hardware.gpus) < 2:
+        return None
+    chosen = next((each for each in hardware.gpus if each.index == gpu), None)
+    if chosen is None:
+        return None
+    return chosen.instances[0].uuid if chosen.mig and chosen.instances else chosen.uuid
+
+
 def precision(device: Device) -> str:
     """The arithmetic type that ``auto`` becomes."""
     return "float32" if device.kind == "cpu" else "bf16" if device.bf16 else "fp16 in place of bf16"

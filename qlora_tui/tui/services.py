@@ -5,6 +5,7 @@ Everything may block, so everything is called from thread workers only, except `
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from qlora_tui.runs.directory import RunDirectory
     from qlora_tui.runs.overview import RunOverview
     from qlora_tui.tui.inspecting import Running
+
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def _hardware() -> Hardware:
@@ -38,13 +41,20 @@ def _runs() -> list[RunOverview]:
     return overviews()
 
 
-def _launch(config: RunConfig) -> RunDirectory:
-    """Make the run directory and start the detached engine."""
+def _launch(config: RunConfig, gpu: str | None) -> RunDirectory:
+    """Make the run directory and start the detached engine, on the GPU of that uuid if one is given."""
     from qlora_tui.runs.directory import create_run
     from qlora_tui.runs.launch import start
 
     run = create_run(config)
-    start(run)
+    before = os.environ.get(_VISIBLE)
+    try:
+        if gpu is not None:
+            os.environ[_VISIBLE] = gpu  # the engine inherits it; nothing in this process looks at it
+        start(run)
+    finally:
+        if gpu is not None:
+            os.environ.pop(_VISIBLE) if before is None else os.environ.update({_VISIBLE: before})
     return run
 
 
@@ -73,7 +83,7 @@ class Services:
     hardware: Callable[[], Hardware] = _hardware
     findings: Callable[[Hardware], list[Finding]] = _findings
     runs: Callable[[], list[RunOverview]] = _runs
-    launch: Callable[[RunConfig], RunDirectory] = _launch
+    launch: Callable[[RunConfig, str | None], RunDirectory] = _launch
     inspection: Callable[[RunConfig, Which], Running] = _inspection
     look_up: Callable[[str], object] = _look_up
     cached: Callable[[], frozenset[str]] = _cached

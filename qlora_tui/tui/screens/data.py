@@ -71,8 +71,8 @@ class DataStep(StepPane):
         Binding("l", "row('longest')", "Longest", show=False, id="data.longest", tooltip="Show the longest row"),
         Binding("s", "row('shortest')", "Shortest", show=False, id="data.shortest", tooltip="Show the shortest row"),
         Binding("r", "row('random')", "Other row", id="data.random", tooltip="Show a row picked at random"),
-        Binding("down", "app.focus_next", "Next field", show=False, id="data.down"),
-        Binding("up", "app.focus_previous", "Field above", show=False, id="data.up"),
+        Binding("down", "app.focus_next", "Next field", show=False, id="data.down", tooltip="The field below"),
+        Binding("up", "app.focus_previous", "Field above", show=False, id="data.up", tooltip="The field above"),
     ]
 
     def __init__(self, view: View) -> None:
@@ -146,6 +146,8 @@ class DataStep(StepPane):
 
     def _draw_lengths(self, histogram: Histogram) -> None:
         """The bars, once it is known how wide they can be."""
+        if not self.is_attached:
+            return  # left in between
         lines = length_lines(histogram, self.query_one("#data-right").size.width)
         self.query_one("#lengths", Static).update(Content("\n").join(lines))
 
@@ -173,6 +175,8 @@ class DataStep(StepPane):
             self.app.call_from_thread(self._take_files, found)
 
     def _take_files(self, found: list[Path]) -> None:
+        if not self.is_attached:
+            return
         self._files = found
         here = Path.cwd()
         options = [Option(one_line(str(path.relative_to(here)), 200), id=str(path)) for path in found]

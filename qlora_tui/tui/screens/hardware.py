@@ -154,7 +154,7 @@ class HardwareStep(StepPane):
 
     def _take_findings(self, found: list[Finding]) -> None:
         self._findings, self._checking = found, False
-        if self.is_mounted:
+        if self.is_attached:
             self._draw_findings()
 
 

@@ -122,7 +122,7 @@ class HomeScreen(Screen[None]):
     def _take_runs(self, found: list[RunOverview]) -> None:
         self._busy = False
         self._runs = found
-        if self.is_mounted:
+        if self.is_attached:
             self._draw_runs()
 
     def _draw_runs(self) -> None:
@@ -209,7 +209,7 @@ class HomeScreen(Screen[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action not in ("stop", "resume", "repeat", "copy", "delete"):
             return True
-        run = self._chosen() if self.is_mounted else None
+        run = self._chosen() if self.is_attached else None
         if run is None or self.focused is None or self.focused.id != "runs":
             return False
         live = run.status == "running"

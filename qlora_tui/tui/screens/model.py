@@ -91,7 +91,7 @@ class ModelStep(StepPane):
 
     def _take_cached(self, found: frozenset[str]) -> None:
         self._cached = found
-        if found and self.is_mounted:
+        if found and self.is_attached:
             self._fill()
 
     def draw(self) -> None:
@@ -117,7 +117,7 @@ class ModelStep(StepPane):
         self.app.call_from_thread(self._take_verdicts, key, found)
 
     def _take_verdicts(self, key: object, found: dict[str, str]) -> None:
-        if key == self._key and self.is_mounted:
+        if key == self._key and self.is_attached:
             self._verdicts = found
             self._fill()
 

@@ -33,7 +33,7 @@ class StepPane(VerticalScroll, can_focus=False):
     def show(self, view: View) -> None:
         """Take a new view; draws at once if the step is mounted."""
         self.view = view
-        if self.is_mounted:
+        if self.is_mounted and self.is_attached:
             self.draw()
 
     def on_mount(self) -> None:

@@ -20,6 +20,7 @@ from qlora_tui.memory.answer import check_rank
 from qlora_tui.paths import runs_directory
 from qlora_tui.runs.directory import RunDirectory
 from qlora_tui.tui.answers import drop_draft
+from qlora_tui.tui.devices import chosen_uuid
 from qlora_tui.tui.fields import problem, shown_text, with_text
 from qlora_tui.tui.plain_words import sentences
 from qlora_tui.tui.replay import replay_command
@@ -111,9 +112,10 @@ class ReviewStep(StepPane):
 
     @work(thread=True, exclusive=True, group="launch", exit_on_error=False)
     def _launch(self) -> None:
-        config, tell = self.application.answers.config, self.app.call_from_thread
+        answers, tell = self.application.answers, self.app.call_from_thread
+        gpu = chosen_uuid(answers.gpu, self.application.hardware)
         try:
-            run = self.application.services.launch(config)
+            run = self.application.services.launch(answers.config, gpu)
         except QloraError as error:
             tell(self._failed, error)
         else:
@@ -121,7 +123,8 @@ class ReviewStep(StepPane):
 
     def _failed(self, error: QloraError) -> None:
         self._starting = False
-        self.draw()
+        if self.is_attached:
+            self.draw()
         self.app.push_screen(error_screen(error))
 
     def _launched(self, run: RunDirectory) -> None:

@@ -137,6 +137,8 @@ class WizardScreen(Screen[None]):
 
     async def _enter(self, number: int) -> None:
         """Bring a step to the front; it is made when it is first entered."""
+        if not self.is_attached or self.query_one_optional("#steps") is None:
+            return  # left before it was there
         self._step = number
         switcher = self.query_one("#steps", ContentSwitcher)
         pane = self._current()
@@ -153,6 +155,8 @@ class WizardScreen(Screen[None]):
         self.call_after_refresh(self._focus_step, pane)
 
     def _focus_step(self, pane: StepPane) -> None:
+        if not pane.is_attached or pane is not self._current():
+            return  # another step was entered in between
         target = pane.first_focus()
         if target is not None:
             target.focus(scroll_visible=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from qlora_tui.terminal.inspection_view import inspection_view
 from qlora_tui.terminal.replay import with_absolute_paths
 
 _LINE_SECONDS = 10.0
+_PLAIN_WIDTH = 100
 
 
 def inspect(path: Path, row: str | None, *, as_json: bool) -> None:
@@ -39,9 +41,8 @@ def inspect(path: Path, row: str | None, *, as_json: bool) -> None:
         sys.stdout.write(json.dumps(inspection.contract()) + "\n")
         sys.stdout.flush()
         return
-    console = Console(
-        markup=False, emoji=False, highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else 100
-    )
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PLAIN_WIDTH
+    console = Console(markup=False, emoji=False, highlight=False, soft_wrap=False, width=width)
     console.print(inspection_view(inspection, config, whole_row=row is not None))
 
 

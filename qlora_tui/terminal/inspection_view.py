@@ -67,7 +67,7 @@ def _fact_rows(inspection: Inspection, config: RunConfig) -> Iterator[tuple[str,
     if inspection.evaluation_rows is not None:
         yield "evaluation", f"{inspection.evaluation_rows:,} rows, {inspection.eval_overlap:,} of them also trained on"
     elif config.data.evaluation.fraction:
-        yield "evaluation", f"{config.data.evaluation.fraction:.3g} of the rows will be held out"
+        yield "evaluation", f"{config.data.evaluation.fraction:.1%} of the rows will be held out"
     licences = inspection.licences
     yield "licences", f"data: {licences.data or 'none named'}; model: {licences.model or 'none named'}"
     if inspection.redacted:

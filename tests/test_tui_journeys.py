@@ -11,7 +11,7 @@ from textual.pilot import Pilot
 from textual.widgets import Button, Input
 from tui_helpers import CHOSEN, Machine, application, card, drive, machine, overview, press, screen_text, settle
 
-from qlora_tui.errors import RunError
+from qlora_tui.errors import DataError, RunError
 from qlora_tui.tui.answers import load_draft
 from qlora_tui.tui.preferences import load_preferences
 from qlora_tui.tui.screens.home import HomeScreen
@@ -254,5 +254,21 @@ def test_resizing_all_the_time_does_no_harm() -> None:
                 await pilot.resize_terminal(*size)
         await settle(pilot)
         assert app.is_running
+
+    drive(app, steps)
+
+
+def test_data_that_was_refused_starts_no_run() -> None:
+    stand_in = Machine(said=[], refusal=DataError("The format is not recognised.", "No column fits.", "Name them."))
+    app = application(stand_in)
+
+    async def steps(pilot: Pilot[str]) -> None:
+        app.change(CHOSEN)
+        app.inspect()
+        app.open_wizard(5)
+        await settle(pilot)
+        assert "The data cannot be used: step 3. The format is not recognised." in screen_text(app)
+        await press(pilot, "s")
+        assert stand_in.launched == []
 
     drive(app, steps)

@@ -19,6 +19,7 @@ from qlora_tui.errors import QloraError
 from qlora_tui.memory.answer import check_rank
 from qlora_tui.paths import runs_directory
 from qlora_tui.runs.directory import RunDirectory
+from qlora_tui.text import one_line
 from qlora_tui.tui.answers import drop_draft
 from qlora_tui.tui.devices import chosen_uuid
 from qlora_tui.tui.fields import problem, shown_text, with_text
@@ -148,6 +149,8 @@ def obstacles(view: View) -> Iterator[str]:
         yield "No model is chosen: step 2."
     if not answers.data_chosen:
         yield "No data is chosen: step 3."
+    if view.seen is not None and view.seen.error is not None:
+        yield f"The data cannot be used: step 3. {one_line(view.seen.error.what, 200)}"
     for path in answers.unusable:
         step = 5 if path == "name" else 4
         yield f"{path} cannot be used as typed: step {step}."

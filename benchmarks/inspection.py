@@ -35,17 +35,16 @@ ROWS, ROUNDS, GIGABYTE, SENTENCES = 50_000, 3, 1_000_000_000, 200_000
 
 
 def main() -> None:
-    """Measure what is asked for, or all, and publish it with what was measured before."""
+    """Measure what is asked for, or all, and publish each part with what was measured before."""
     parts = sys.argv[1:] or ["speed", "large"]
     home = Path(tempfile.mkdtemp(prefix="qlora-tui-inspection-"))
     os.environ["QLORA_TUI_HOME"] = str(home)
     results = RESULTS / "inspection.json"
     raw: dict[str, Any] = json.loads(results.read_bytes()) if results.exists() else {}
-    if "speed" in parts:
-        raw["speed"] = _measured_speed(home / "rows.jsonl")
-    if "large" in parts:
-        raw["large"] = _measured_large(home / "large.jsonl")
-    publish("inspection", *_speed_tables(raw.get("speed")), *_large_table(raw.get("large")), raw=raw)
+    for part, measure in (("speed", _measured_speed), ("large", _measured_large)):
+        if part in parts:
+            raw[part] = measure(home / f"{part}.jsonl")
+            publish("inspection", *_speed_tables(raw.get("speed")), *_large_table(raw.get("large")), raw=raw)
 
 
 def _measured_speed(path: Path) -> dict[str, Any]:

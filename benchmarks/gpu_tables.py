@@ -10,12 +10,15 @@ from typing import Any
 
 from benchmarks.gpu import Case, results
 from benchmarks.gpu_runs import evaluation_estimate
+from benchmarks.gpu_speed import MODEL
+from benchmarks.measured_runs import H100_RATES, PACKED_ROW
 from benchmarks.random_model import shape_of
 from benchmarks.tables import publish, table
 from qlora_tui.engine.forecast import dimensions_of_model
 from qlora_tui.memory.estimate import estimate
 from qlora_tui.memory.process import shown_process
 from qlora_tui.memory.recipe import DeviceFacts, Recipe
+from qlora_tui.memory.speed import throughput
 
 _GIB = 2**30
 _SETTINGS = "Rows: micro-batch × tokens; checkpointing full, sdpa and paged 8-bit AdamW unless said."
@@ -127,13 +130,23 @@ def _speed(lines: dict[str, Case]) -> list[str]:
         last = (first.get("losses") or [None])[-1]
         rows.append(
             [
-                name, chosen, f"{speeds[name]:,.0f}", f"{speeds[name] / seed:.2f}" if seed else "",
+                name, chosen, f"{speeds[name]:,.0f}", _predicted(first), f"{speeds[name] / seed:.2f}" if seed else "",
                 f"{statistics.mean(each['mfu'] for each in found):.1%}" if "mfu" in first else "",
                 _gib(first.get("allocated")), "" if last is None else f"{last:.4f}",
             ]
         )  # fmt: skip
-    header = ["run", "chosen", "tokens/s", "× seed", "MFU", "allocated, GiB", "last loss"]
+    header = ["run", "chosen", "tokens/s", "predicted", "× seed", "MFU", "allocated, GiB", "last loss"]
     return [table(header, rows), *_errors(lines.items())]
+
+
+def _predicted(values: Case) -> str:
+    """Tokens per second as the time model has them today; empty for what is not the engine's run."""
+    if "recipe" not in values:
+        return ""
+    dimensions = dimensions_of_model(shape_of(MODEL, tiny=False))
+    assert dimensions is not None
+    recipe = Recipe(**{**values["recipe"], "targets": None})
+    return f"{throughput(dimensions, recipe, H100_RATES, row=PACKED_ROW).point:,.0f}"
 
 
 def _life(lines: dict[str, Case]) -> list[str]:

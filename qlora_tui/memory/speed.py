@@ -1,7 +1,8 @@
 """How long a micro-batch takes on a card: arithmetic, memory traffic, dequantisation, and the host that launches it.
 
-The counts are derived; the efficiencies and the host's time per layer are a fit to one H100 (``benchmarks/data``) and
-carry over to other cards by their published rates only, which is why every result has a band.
+The counts are derived; the efficiencies and the host's time per layer are a fit to two H100 machines whose hosts differ
+by a third (``benchmarks/data``, ``benchmarks/results/gpu-speed.jsonl``). They carry over to other cards by their
+published rates only, which is why every result has a band.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from qlora_tui.memory.masks import masked, score_elements
 from qlora_tui.memory.recipe import Recipe
 from qlora_tui.memory.static import adapter_elements
 
-_MATRIX_EFFICIENCY: Final = 0.70
+_MATRIX_EFFICIENCY: Final = 0.69
 """Share of the published dense rate that matrices of a decoder reach."""
 _ATTENTION_EFFICIENCY: Final = 0.35
 """The same for the flash kernels, which skip what causality hides."""
@@ -23,19 +24,19 @@ _MASKED_EFFICIENCY: Final = 0.20
 """The same for sdpa with a mask, which computes all of it."""
 _ATTENTION_BACKWARD: Final = 2.5
 """Products of an attention's backward pass over its forward pass: five over two."""
-_PASSES: Final = {"none": (6.0, 27.0), "liger": (3.3, 20.0)}
+_PASSES: Final = {"none": (5.9, 24.8), "liger": (3.1, 15.5)}
 """Trips of a layer's matrix inputs and outputs to memory outside the products: (forward, backward)."""
 _FP32_ADAPTER: Final = 1.2
 """Traffic with adapters in fp32, which casts every input and gradient, over that without."""
 _DROPOUT: Final = 1.1
 """Traffic and launches with dropout over those without."""
-_HOST_FIXED: Final = 0.12
+_HOST_FIXED: Final = 0.13
 """Seconds the host needs for a micro-batch apart from its layers: inputs, loss, clipping, its share of an update."""
 _HOST_FORWARD: Final = 0.0047
-"""Seconds in which the host launches one layer's forward pass; with the fixed part 0.6 s for 32 checkpointed layers."""
-_HOST_BACKWARD: Final = 1.3
+"""Seconds in which the host launches a layer's forward pass; with the fixed part 0.66 s for 32 checkpointed layers."""
+_HOST_BACKWARD: Final = 1.5
 """Launches of a layer's backward pass over its forward pass."""
-_HOST_LIGER: Final = 0.75
+_HOST_LIGER: Final = 0.87
 _HOST_EXPOSED: Final = 0.1
 """Share of the host's time that no kernel hides: inputs, the loss's synchronisation, the optimizer."""
 _UNCERTAINTY: Final = 0.2

@@ -144,13 +144,19 @@ def runs(as_json: Json = False) -> None:
 
 
 @app.command()
-def attach(run: Run) -> None:
-    """Watch a run. Ctrl-C stops it and saves, Ctrl-\\ only leaves; closing the terminal leaves it running."""
+def attach(
+    run: Run, plain: Annotated[bool, typer.Option("--plain", help="Lines instead of the application.")] = False
+) -> None:
+    """Watch a run. Leaving, and closing the terminal, leaves it running; with --plain, Ctrl-C stops it and saves."""
     from qlora_tui.headless import follow
     from qlora_tui.runs.directory import find_run
     from qlora_tui.train_command import style_for
 
     found = find_run(run)
+    if _has_screen() and not plain:
+        from qlora_tui.tui.app import run_app
+
+        raise typer.Exit(run_app(station="train", run=found))
     if found.status() == "created":
         raise RunError(
             f"There is nothing to watch in {found.name}.",
@@ -204,7 +210,7 @@ def inspect(
 @app.command()
 def chat(
     target: Annotated[str, typer.Argument(metavar="RUN_OR_ADAPTER", help="A run, or a folder that holds an adapter.")],
-    prompt: Annotated[str, typer.Option(metavar="TEXT", help="What to ask.")],
+    prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="What to ask; without it a chat opens.")] = None,
     base: Annotated[str | None, typer.Option(metavar="MODEL", help="Base model, if not the adapter's own.")] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Also let the base without the adapter answer.")] = False,
     as_json: Json = False,
@@ -213,11 +219,15 @@ def chat(
     temperature: Annotated[float, typer.Option(min=0, max=10, help="0 always takes the likeliest token.")] = 0.0,
     seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Seed of the sampling.")] = None,
 ) -> None:
-    """Ask an adapter one thing, or adapter and base the same."""
+    """Ask an adapter one thing, or adapter and base the same; or open a chat with both."""
     from qlora_tui.runs.adapters import find_adapter
     from qlora_tui.terminal import chatting
 
-    if not prompt.strip():
+    if prompt is None and _has_screen():
+        from qlora_tui.tui.app import run_app
+
+        raise typer.Exit(run_app(station="chat", run=find_adapter(target)))
+    if prompt is None or not prompt.strip():
         raise UsageError("There is nothing to ask.", "The prompt is empty.", 'Give one with --prompt "…".')
     request = chatting.ChatRequest(prompt, system, compare, max_tokens, temperature, seed)
     chatting.chat(find_adapter(target), base, request, as_json=as_json)

@@ -343,7 +343,7 @@ def test_an_error_is_red_on_a_terminal(run: RunDirectory) -> None:
 
 def test_first_ctrl_c_on_a_terminal(run: RunDirectory) -> None:
     process = start_player(run, "until_stopped")
-    terminal = Terminal(str(CONSOLE), "attach", "spam")
+    terminal = Terminal(str(CONSOLE), "attach", "spam", "--plain")
     terminal.until("steps")
     terminal.press(b"\x03")
     terminal.until("Finishing the step and saving")
@@ -355,7 +355,7 @@ def test_first_ctrl_c_on_a_terminal(run: RunDirectory) -> None:
 
 def test_second_ctrl_c_on_a_terminal(run: RunDirectory) -> None:
     process = start_player(run, "stubborn")
-    terminal = Terminal(str(CONSOLE), "attach", "spam")
+    terminal = Terminal(str(CONSOLE), "attach", "spam", "--plain")
     terminal.until("steps")
     terminal.press(b"\x03")
     terminal.until("Finishing the step and saving")
@@ -364,6 +364,18 @@ def test_second_ctrl_c_on_a_terminal(run: RunDirectory) -> None:
     terminal.until("Ending the run now.")
     assert terminal.end() == ExitCode.INTERRUPTED
     assert process.wait(20) == -signal.SIGKILL
+
+
+def test_detaching_says_how_to_come_back(run: RunDirectory) -> None:
+    process = start_player(run, "stubborn")
+    terminal = Terminal(str(CONSOLE), "attach", "spam")
+    terminal.until("steps")
+    terminal.press(b"q")
+    terminal.until("Stop and save")
+    terminal.press(b"\r")
+    assert terminal.end() == 0
+    assert terminal.output.rstrip().endswith("spam goes on training. Come back with `qlora-tui attach spam`.")
+    assert process.poll() is None
 
 
 def test_a_closed_terminal_leaves_the_run_alone(run: RunDirectory) -> None:

@@ -236,7 +236,7 @@ async def wait_for(pilot: Pilot[str], condition: Callable[[], bool], message: st
     """Wait until something is the case."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, message
+        assert time.monotonic() < end, f"{message}\n{screen_text(pilot.app)}"  # type: ignore[arg-type]
         await pilot.pause(0.01)
 
 

@@ -59,6 +59,14 @@ def adapter_of(target: Path) -> Path:
     return max(found, key=lambda path: path.stat().st_mtime, default=run.adapter)
 
 
+def saved_adapters(run: RunDirectory) -> list[tuple[str, Path]]:
+    """Everything of a run that can be asked, by a name for people: the best adapter, then checkpoints, newest first."""
+    found = [("the best adapter", run.path)] if (run.adapter / ADAPTER_FILE).is_file() else []
+    folders = [path for path in run.checkpoints.glob("checkpoint-*") if (path / ADAPTER_FILE).is_file()]
+    newest_first = sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)
+    return found + [(path.name.replace("-", " "), path) for path in newest_first]
+
+
 def config_of(target: Path) -> RunConfig:
     """The run's config, or defaults for an adapter from elsewhere.
 

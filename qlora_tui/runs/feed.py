@@ -40,6 +40,10 @@ class EventFeed:
 
         A log that was replaced or cut starts again from its beginning.
         """
+        return [record for line in self.poll_lines() if (record := from_line(line)) is not None]
+
+    def poll_lines(self) -> list[bytes]:
+        """As :meth:`poll`, but the lines as they stand in the log."""
         try:
             with self._path.open("rb") as handle:
                 self._notice_replacement(handle.fileno())
@@ -53,7 +57,7 @@ class EventFeed:
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         if len(self._rest) > MAX_LINE_BYTES:
             self._rest = b""
-        return [record for line in lines if line and (record := from_line(line)) is not None]
+        return [line for line in lines if line]
 
     def _notice_replacement(self, descriptor: int) -> None:
         status = os.fstat(descriptor)

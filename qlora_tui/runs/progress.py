@@ -173,9 +173,13 @@ class RunProgress:
         self.step = event
         self.phase("train").measure(time, event.step, event.total_steps, "steps")
         if event.loss is not None:
-            self._loss_sum = SMOOTHING * self._loss_sum + (1 - SMOOTHING) * event.loss
-            self._loss_weight = SMOOTHING * self._loss_weight + (1 - SMOOTHING)
-            self.smoothed_loss = self._loss_sum / self._loss_weight
+            self.smooth(event.loss)
+
+    def smooth(self, loss: float) -> None:
+        """Take the loss of one step into the smoothed loss."""
+        self._loss_sum = SMOOTHING * self._loss_sum + (1 - SMOOTHING) * loss
+        self._loss_weight = SMOOTHING * self._loss_weight + (1 - SMOOTHING)
+        self.smoothed_loss = self._loss_sum / self._loss_weight
 
     def remaining(self, now: float) -> Remaining:
         """Time to the end of the run over all its phases, as far as it can be told at ``now``."""

@@ -10,6 +10,7 @@ import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 
 MAX_POINTS = 20_000
 MAX_MARKS = 200
@@ -35,15 +36,16 @@ class Series:
 
     def add(self, x: float, y: float | None) -> None:
         """Append a point. A place that was there before takes the new word: what came after it is forgotten."""
-        if self.x and x <= self.x[-1]:
+        places = self.x
+        if places and x <= places[-1]:
             self._rewind(x)
-        if y is None or not math.isfinite(y):
+        if y is None or not isfinite(y):
             if len(self.broken) < MAX_MARKS:
                 self.broken.append(x)
             return
-        self.x.append(x)
+        places.append(x)
         self.y.append(y)
-        if len(self.x) > self._limit:
+        if len(places) > self._limit:
             self.x, self.y = thinned(self.x, self.y, self._limit // 2)
 
     def _rewind(self, x: float) -> None:
@@ -67,10 +69,6 @@ class Series:
         if len(x) > points:
             x, y = thinned(x, y, points)
         return Curve(x, y, tuple(self.broken))
-
-    def recent(self, count: int) -> list[float]:
-        """The newest values, at most ``count``."""
-        return list(self.y[-count:])
 
 
 def thinned(x: array[float], y: array[float], points: int) -> tuple[array[float], array[float]]:

@@ -127,7 +127,8 @@ def _base_lines(config: RunConfig, base: str) -> list[str]:
         f"    bnb_4bit_compute_dtype={dtype!r},",
         ")",
         "base = AutoModelForCausalLM.from_pretrained(",
-        f'    {base!r}, quantization_config=quantization, dtype={dtype!r}, device_map="auto"',
+        f"    {base!r},",
+        f'    quantization_config=quantization, dtype={dtype!r}, device_map="auto",',
         ")",
     ]
 

@@ -23,9 +23,12 @@ from qlora_tui.tui.answers import Answers, drop_draft, load_draft, save_draft
 from qlora_tui.tui.line_filters import AsciiFilter, SafeFilter
 from qlora_tui.tui.preferences import Preferences, load_preferences, save_preferences
 from qlora_tui.tui.services import Services
+from qlora_tui.tui.steps import station
 from qlora_tui.tui.themes import THEMES
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from qlora_tui.data.preview import Which
     from qlora_tui.hardware import Hardware
     from qlora_tui.runs.directory import RunDirectory
@@ -77,6 +80,7 @@ class QloraApp(App[str]):
         self._set_theme()
         self.services = services or Services()
         self.run_shown: RunDirectory | None = None
+        self.begins_with: tuple[str, RunDirectory | Path | None] | None = None
         self._inspections: Inspections | None = None
         self._interrupted = 0.0
         self._save_timer: Any = None
@@ -102,7 +106,10 @@ class QloraApp(App[str]):
         if self.preferences.keymap:
             self.set_keymap(self.preferences.keymap)
         self.watch(self, "theme", self._keep_theme, init=False)
-        self.go_home()
+        if self.begins_with is None:
+            self.go_home()
+        else:
+            self.open_station(*self.begins_with)
         self.look_at_machine()
 
     def handle_bindings_clash(self, clashed_bindings: set[Binding], node: Any) -> None:
@@ -206,6 +213,18 @@ class QloraApp(App[str]):
 
     # Screens
 
+    @property
+    def ascii_only(self) -> bool:
+        """Whether everything is drawn with ASCII characters."""
+        return self._ascii.enabled
+
+    def go_to(self, number: int, run: RunDirectory | Path | None) -> None:
+        """A station of the rail: a step of the wizard, or the screen of a run."""
+        if station(number).needs_run:
+            self.open_station(station(number).name, run)
+        else:
+            self.open_wizard(number)
+
     def go_home(self) -> None:
         """The home screen, with nothing above it."""
         from qlora_tui.tui.screens.home import HomeScreen
@@ -231,13 +250,16 @@ class QloraApp(App[str]):
         """Whether this version has the screen of a station after the review."""
         return importlib.util.find_spec(f"qlora_tui.tui.screens.{name}") is not None
 
-    def open_station(self, name: str, run: RunDirectory | None = None) -> None:
+    def open_station(self, name: str, run: RunDirectory | Path | None = None) -> None:
         """The train, chat or ship screen of a run; says so if there is no run yet."""
+        from qlora_tui.runs.adapters import run_of
+        from qlora_tui.runs.directory import RunDirectory
+
         run = run or self.run_shown
         if run is None:
             self.notify("This step needs a run: start one in step 5, or open one from home.")
             return
-        self.run_shown = run
+        self.run_shown = run if isinstance(run, RunDirectory) else run_of(run)
         if not self.has_station(name):
             self.go_home()
             return
@@ -246,6 +268,13 @@ class QloraApp(App[str]):
         self._show_alone(screen(run))
 
     # Actions
+
+    @work(exclusive=True, group="question")
+    async def action_quit(self) -> None:  # type: ignore[override]
+        """Leave; with a run under way, as the person says."""
+        from qlora_tui.tui.leaving import leave
+
+        await leave(self)
 
     def action_explain(self) -> None:
         from qlora_tui.tui.screens.help import HelpScreen, help_screen
@@ -257,7 +286,9 @@ class QloraApp(App[str]):
         """The first ctrl+c says how to leave, the second leaves."""
         now = time.monotonic()
         if now - self._interrupted < _QUIT_WITHIN:
-            self.exit()
+            from qlora_tui.tui.leaving import parting_words
+
+            self.exit(parting_words(self.run_shown))
             return
         self._interrupted = now
         self.notify("Press ctrl+c once more to leave; the answers are kept.")
@@ -268,11 +299,16 @@ class QloraApp(App[str]):
         self.notify(f"Copied {what}. (If nothing arrived, the terminal does not allow OSC 52.)")
 
 
-def run_app(*, ascii_only: bool = False) -> int:
-    """Run the application; prints its parting words when the terminal is itself again."""
+def run_app(*, ascii_only: bool = False, station: str = "", run: RunDirectory | Path | None = None) -> int:
+    """Run the application; prints its parting words when the terminal is itself again.
+
+    Args:
+        station: The screen to begin with, for a run or the folder of an adapter; else the home screen.
+    """
     import sys
 
     app = QloraApp(ascii_only=ascii_only)
+    app.begins_with = (station, run) if station else None
     parting = app.run()
     if parting:
         sys.stderr.write(parting + "\n")

@@ -54,6 +54,48 @@ def delete(run: RunDirectory) -> str:
     return f"{run.name} is deleted."
 
 
+def kill(run: RunDirectory) -> str:
+    """End it at once; what to tell."""
+    launch.kill(run)
+    return f"{run.name} was ended."
+
+
+def ask(run: RunDirectory, what: str) -> str:
+    """Leave a request (``checkpoint``, ``sample``) for it; what to tell.
+
+    Raises:
+        EnvironmentFault: if it cannot be written.
+    """
+    try:
+        launch.request(run, what)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"Cannot ask {run.name} for a {what}.",
+            f"The system says: {error.strerror or error}.",
+            f"Check the free space and the permissions of {run.control}.",
+        ) from error
+    return "It is done after this step."
+
+
+def perform(run: RunDirectory, what: str) -> str:
+    """Do what a key of the train screen says; what to tell.
+
+    Raises:
+        QloraError: if it cannot be done.
+    """
+    match what:
+        case "stop":
+            return stop(run)
+        case "kill":
+            return kill(run)
+        case "resume":
+            return resume(run)
+        case "delete":
+            return delete(run)
+        case _:
+            return ask(run, what)
+
+
 def answers_of(run: RunDirectory) -> Answers:
     """Its recipe as answers, for a repetition with changes.
 

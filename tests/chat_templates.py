@@ -39,6 +39,22 @@ LAST_REASONING = """{%- set namespaced = namespace(last=0) %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"""
 
+# Cuts the reasoning out of answers before the last question.
+KEEPS_LAST_REASONING = """{%- set ns = namespace(last=0) %}
+{%- for message in messages %}{%- if message.role == 'user' %}{%- set ns.last = loop.index0 %}{%- endif %}{%- endfor %}
+{%- for message in messages %}
+    {%- set content = message.content.split('</think>')[-1] if loop.index0 < ns.last else message.content %}
+    {{- '<|im_start|>' + message.role + '\n' + content + '<|im_end|>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"""
+
+# Cuts the reasoning out of every answer, but opens one when the model is used.
+CUTS_REASONING = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' "
+    "+ message['content'].split('</think>')[-1] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}"
+)
+
 # Refuses system turns and roles that do not alternate.
 ALTERNATES = (
     "{{ bos_token }}{% for message in messages %}"
@@ -83,6 +99,8 @@ EVERY = {
     "headers": HEADERS,
     "closes-conversation": CLOSES_CONVERSATION,
     "last-reasoning": LAST_REASONING,
+    "keeps-last-reasoning": KEEPS_LAST_REASONING,
+    "cuts-reasoning": CUTS_REASONING,
     "alternates": ALTERNATES,
     "moves-system": MOVES_SYSTEM,
     "marked": MARKED,

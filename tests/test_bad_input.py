@@ -25,13 +25,12 @@ def each(*, full: bool) -> list[object]:
 @pytest.fixture(scope="session")
 def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
     """The outcomes of all selected cases, computed a few at a time while the tests go through them in order."""
-    calls = (getattr(item, "callspec", None) for item in request.session.items)
-    chosen = {call.params["case"].name: call.params["case"] for call in calls if call and "case" in call.params}
+    specs = (getattr(item, "callspec", None) for item in request.session.items)
+    cases = (spec.params.get("case") for spec in specs if spec is not None)
+    chosen = {case.name: case for case in cases if isinstance(case, Case)}
     folders = {name: tmp_path_factory.mktemp("case") for name in chosen}
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {
-            name: pool.submit(run_case, case, folders[name]) for name, case in chosen.items() if isinstance(case, Case)
-        }
+        yield {name: pool.submit(run_case, case, folders[name]) for name, case in chosen.items()}
         pool.shutdown(cancel_futures=True)
 
 

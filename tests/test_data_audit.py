@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_templates import CHATML
 
 from qlora_tui.config import DataSection
 from qlora_tui.data.audit import Audit
@@ -19,6 +20,7 @@ from qlora_tui.data.licence import concern, licence_of_card
 from qlora_tui.data.prepare import Preparation
 from qlora_tui.data.privacy import KINDS
 from qlora_tui.data.source import RawRow
+from qlora_tui.data.template import ChatTemplate
 from qlora_tui.data.text_trouble import TROUBLES, main_script, troubles
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,12 +80,14 @@ def test_echoes_and_empty_turns(encoder: Encoder) -> None:
 
 
 def test_what_stands_in_tool_calls_is_looked_at(encoder: Encoder) -> None:
+    source = CHATML.replace("message['content'] +", "message['content'] + (message.tool_calls or '') | string +")
+    shows_calls = Encoder(encoder.tokenizer, ChatTemplate(source, encoder.template.special_tokens, "test"))
     call = {"function": {"name": "mail", "arguments": {"to": "bob@example.org"}}}
     messages = [
         {"role": "user", "content": "Write to Bob."},
         {"role": "assistant", "content": "Done.", "tool_calls": [call]},
     ]
-    assert found(encoder, {"messages": messages})["email"].rows == 1
+    assert found(shows_calls, {"messages": messages})["email"].rows == 1
 
 
 def test_token_ids_are_spelt_out(encoder: Encoder) -> None:

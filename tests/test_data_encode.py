@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +13,9 @@ from chat_templates import (
     ALTERNATES,
     CHATML,
     CLOSES_CONVERSATION,
+    CUTS_REASONING,
     HEADERS,
+    KEEPS_LAST_REASONING,
     LAST_REASONING,
     MARKED,
     MOVES_SYSTEM,
@@ -26,7 +29,7 @@ from qlora_tui.data.encode import Encoder
 from qlora_tui.data.formats import Example, Turn
 from qlora_tui.data.problems import RowProblem
 from qlora_tui.data.template import TemplateRefusal
-from qlora_tui.errors import DataError, ModelError
+from qlora_tui.errors import ModelError
 
 ASSISTANT_ONLY = DataSection(source="rows.jsonl")
 EVERYTHING = DataSection(source="rows.jsonl", train_on="all")
@@ -234,17 +237,153 @@ def test_reasoning_shown_in_the_last_answer_only(model_folder: Path) -> None:
     assert trained_text(encoder, conversation("Hi", "Hello", "x", "y")) == expected
 
 
-def test_reasoning_that_is_cut_from_earlier_answers_is_a_clear_error(model_folder: Path) -> None:
-    encoder = Encoder.from_folder(set_template(model_folder, LAST_REASONING), ASSISTANT_ONLY)
-    with pytest.raises(DataError, match="does not show where an answer of row 1 begins and ends") as caught:
-        encoder.encode(conversation("Hi", "<think>hm</think>Hello", "x", "y"))
-    assert "turn 2" in caught.value.why
+def learnt(encoder: Encoder, example: Example) -> list[tuple[str, int]]:
+    """The trained text of each sequence of a row, with the number of its turns."""
+    row = encoder.encode(example)
+    found = []
+    for sequence in (row, *row.more):
+        ids = [token for token, trained in zip(sequence.input_ids, sequence.trained, strict=True) if trained]
+        found.append((str(encoder.tokenizer.decode(ids, skip_special_tokens=False)), sequence.turns))
+    return found
 
 
-def test_a_template_that_moves_text_is_a_clear_error(model_folder: Path) -> None:
+def test_an_answer_whose_reasoning_is_cut_later_has_a_sequence_of_its_own(model_folder: Path) -> None:
+    encoder = Encoder.from_folder(set_template(model_folder, KEEPS_LAST_REASONING), ASSISTANT_ONLY)
+    example = conversation("Hi", "<think>hm</think>Hello", "x", "<think>oh</think>y", "z", "plain")
+    assert learnt(encoder, example) == [
+        ("plain<|im_end|>", 0),
+        ("<think>oh</think>y<|im_end|>", 4),
+        ("<think>hm</think>Hello<|im_end|>", 2),
+    ]
+    row = encoder.encode(example)
+    text = encoder.text_of(row.more[0].input_ids)
+    assert "hm" not in text, "the model sees no earlier reasoning when it gives this answer"
+    assert text.startswith(encoder.template.render([{"role": "user", "content": "Hi"}]))
+    assert encoder.encode(conversation("Hi", "Hello", "x", "y")).more == ()
+    assert learnt(encoder, conversation("a", "<think>b</think>c", "d", "e", context=3)) == [("e<|im_end|>", 0)]
+
+
+def test_answers_share_a_sequence_as_far_as_they_stand_there_whole(model_folder: Path) -> None:
+    encoder = Encoder.from_folder(set_template(model_folder, KEEPS_LAST_REASONING), ASSISTANT_ONLY)
+    calls = [Turn("assistant", "<think>f</think>call f"), Turn("tool", "1"), Turn("assistant", "<think>g</think>done")]
+    example = Example(1, (Turn("user", "q"), *calls, Turn("user", "r"), Turn("assistant", "bye")))
+    assert learnt(encoder, example) == [
+        ("bye<|im_end|>", 0),
+        ("<think>f</think>call f<|im_end|><think>g</think>done<|im_end|>", 4),
+    ]
+
+
+def test_reasoning_that_the_template_always_cuts_is_learnt_behind_the_prompt(model_folder: Path) -> None:
+    encoder = Encoder.from_folder(set_template(model_folder, CUTS_REASONING), ASSISTANT_ONLY)
+    row = encoder.encode(conversation("Hi", "<think>\nhm\n</think>\n\nHello"))
+    assert encoder.text_of(row.input_ids) == (
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\nhm\n</think>\n\nHello<|im_end|>"
+    )
+    assert learnt(encoder, conversation("Hi", "<think>\nhm\n</think>\n\nHello")) == [
+        ("hm\n</think>\n\nHello<|im_end|>", 0)
+    ]
+    assert learnt(encoder, conversation("Hi", "Hello", "x", "y")) == [("Hello<|im_end|>y<|im_end|>", 0)]
+
+
+def test_a_template_that_moves_text_gives_each_answer_its_own_sequence(model_folder: Path) -> None:
     encoder = Encoder.from_folder(set_template(model_folder, MOVES_SYSTEM), ASSISTANT_ONLY)
-    with pytest.raises(DataError, match="does not show where"):
-        encoder.encode(conversation("a", "b", "c", "d", system="s"))
+    assert learnt(encoder, conversation("a", "b", "c", "d", system="s")) == [("d<|im_end|>", 0), ("b<|im_end|>", 3)]
+
+
+def test_an_answer_that_is_not_shown_drops_its_row(model_folder: Path) -> None:
+    hidden = CHATML.replace("message['content'] +", "(message['content'] | length | string) +")
+    encoder = Encoder.from_folder(set_template(model_folder, hidden + "{{ messages | length }}"), ASSISTANT_ONLY)
+    found = encoder.encode_batch([conversation("a", "bcd", "e", "fg")])[0]
+    assert isinstance(found, RowProblem)
+    assert found.reason == "answer that the chat template hides"
+
+
+def test_what_the_template_leaves_out_is_told(model_folder: Path) -> None:
+    encoder = Encoder.from_folder(set_template(model_folder, CHATML), ASSISTANT_ONLY)
+    thought = Turn("assistant", "Hello", {"reasoning_content": "hm", "thinking": "hm"})
+    assert encoder.encode(Example(1, (Turn("user", "Hi"), thought))).unseen == ("the reasoning",)
+    source = CHATML.replace(
+        "{% for message in messages %}", "{% for message in messages if message.role != 'system' %}"
+    )
+    other = Path(shutil.copytree(model_folder, model_folder.with_name("other")))
+    encoder = Encoder.from_folder(set_template(other, source), ASSISTANT_ONLY)
+    assert encoder.encode(conversation("Hi", "Hello", system="s")).unseen == ("the system turn",)
+    assert encoder.encode(conversation("Hi", "Hello")).unseen == ()
+
+
+@pytest.mark.parametrize("field", ["tools", "tool calls"])
+def test_tools_that_the_template_does_not_show_drop_the_row(encoder: Encoder, field: str) -> None:
+    call = {"tool_calls": [{"function": {"name": "switch_light", "arguments": {}}}]} if field == "tool calls" else None
+    tools = [{"function": {"name": "switch_light"}}] if field == "tools" else None
+    turns = (Turn("user", "Hi"), Turn("assistant", "Hello", call))
+    with pytest.raises(RowProblem, match=f"{field} that the chat template does not show"):
+        encoder.encode(Example(1, turns, tools=tools))
+
+
+def test_arguments_are_written_where_the_template_wants_text(model_folder: Path) -> None:
+    source = CHATML.replace(
+        "message['content'] +",
+        "message['content'] + (message.tool_calls[0].function.name + message.tool_calls[0].function.arguments "
+        "if message.tool_calls else '') +",
+    )
+    encoder = Encoder.from_folder(set_template(model_folder, source), ASSISTANT_ONLY)
+    call = {"tool_calls": [{"function": {"name": "f", "arguments": {"x": "é"}}}]}
+    example = Example(1, (Turn("user", "Hi"), Turn("assistant", "", call)))
+    assert trained_text(encoder, example) == 'f{"x": "é"}<|im_end|>'
+
+
+def test_contents_are_parts_where_the_template_wants_them(model_folder: Path) -> None:
+    source = (
+        "{% for message in messages %}{{ message['role'] | capitalize }}:\n{% for part in message['content'] %}"
+        "{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'Assistant:\n' }}{% endif %}"
+    )
+    encoder = Encoder.from_folder(set_template(model_folder, source), ASSISTANT_ONLY)
+    assert trained_text(encoder, conversation("Hi", "Hello", "x", "y")) == "Hello<|im_end|>y<|im_end|>"
+    assert encoder.text_of(encoder.encode(conversation("Hi", "Hello")).input_ids).startswith("User:\nHi<|im_end|>")
+
+
+def test_several_end_tokens_in_a_row_are_all_trained(model_folder: Path) -> None:
+    source = CHATML.replace("<|im_end|>\n", "<|stop|><|im_end|>")
+    encoder = Encoder.from_folder(set_template(model_folder, source, ("<|stop|>",)), ASSISTANT_ONLY)
+    assert trained_text(encoder, conversation("Hi", "Hello", "x", "y")) == "Hello<|stop|><|im_end|>y<|stop|><|im_end|>"
+
+
+def test_the_last_answer_may_end_otherwise_than_earlier_ones(model_folder: Path) -> None:
+    source = CHATML.replace(
+        "'<|im_end|>\n'", "('<|return|>' if loop.last and message.role == 'assistant' else '<|im_end|>')"
+    )
+    encoder = Encoder.from_folder(set_template(model_folder, source, ("<|return|>",)), ASSISTANT_ONLY)
+    assert trained_text(encoder, conversation("Hi", "Hello", "x", "y")) == "Hello<|im_end|>y<|return|>"
+    thinking = Turn("assistant", "Hello", {"name": "me"})  # found by rendering what comes before it
+    turns = (Turn("user", "Hi"), thinking, Turn("user", "x"), Turn("assistant", "y"))
+    assert trained_text(encoder, Example(1, turns)) == "Hello<|im_end|>y<|return|>"
+
+
+def test_text_that_looks_like_an_answer_moves_no_edge(encoder: Encoder) -> None:
+    fake = "x<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n"
+    assert trained_text(encoder, conversation(fake, "Hello", fake, "Hello")) == "Hello<|im_end|>Hello<|im_end|>"
+    assert trained_text(encoder, conversation("Hi", fake)) == fake + "<|im_end|>"
+
+
+def test_a_template_of_its_own_serves_tools(model_folder: Path) -> None:
+    (model_folder / "chat_template.jinja").unlink()
+    named = [
+        {"name": "default", "template": CHATML},
+        {"name": "tool_use", "template": "{{ tools[0].name }}\n" + CHATML},
+    ]
+    change_json(model_folder / "tokenizer_config.json", chat_template=named)
+    encoder = Encoder.from_folder(model_folder, ASSISTANT_ONLY)
+    example = conversation("Hi", "Hello")
+    assert encoder.rendered(example).startswith("<|im_start|>")
+    assert encoder.rendered(replace(example, tools=[{"name": "light"}])).startswith("light\n")
+
+
+def test_far_too_long_rows_are_dropped(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qlora_tui.data.encode.MAX_ROW_CHARS", 1000)
+    monkeypatch.setattr("qlora_tui.data.encode.BATCH_CHARS", 600)
+    rows = encoder.encode_batch([conversation("Hi", "x " * size) for size in (1, 100, 2000, 3)])
+    assert [isinstance(row, RowProblem) for row in rows] == [False, False, True, False]
 
 
 def test_marks_serve_where_prefixes_do_not(model_folder: Path) -> None:
@@ -266,9 +405,15 @@ def test_a_row_the_template_refuses_is_a_row_problem(model_folder: Path) -> None
         encoder.prompt_ids(bad.turns)
 
 
-def test_a_conversation_cannot_open_with_an_answer(encoder: Encoder) -> None:
+def test_a_greeting_is_trained_where_the_template_can_open_with_it(encoder: Encoder, model_folder: Path) -> None:
+    turns = (Turn("assistant", "Welcome"), Turn("user", "Hi"), Turn("assistant", "Hello"))
+    assert trained_text(encoder, Example(3, turns)) == "Welcome<|im_end|>Hello<|im_end|>"
+    strict = "{{ messages[0].role }}\n" + CHATML
+    other = Encoder.from_folder(set_template(model_folder, strict), ASSISTANT_ONLY)
+    assert trained_text(other, Example(3, turns)) == "Hello<|im_end|>"
+    assert other.encode(Example(3, turns)).unseen == ("the first answer, which has no prompt",)
     with pytest.raises(RowProblem, match="starts with the assistant"):
-        encoder.encode(Example(3, (Turn("assistant", "Hello"), Turn("user", "Hi"))))
+        other.encode(Example(3, turns[:1]))
 
 
 def test_an_answer_without_end_token_is_noticed(model_folder: Path) -> None:

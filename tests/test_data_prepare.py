@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_templates import LAST_REASONING, MOVES_SYSTEM
+from chat_templates import KEEPS_LAST_REASONING, LAST_REASONING
 from model_folders import set_template
 
 from qlora_tui.config import DataSection
@@ -106,6 +106,8 @@ def test_split_keeps_the_pieces_that_train(encoder: Encoder) -> None:
     assert sum(sum(row.trained) for row in pieces) == sum(whole.trained)
     assert result.report.tokens_lost == starts[0]
     assert (result.report.kept, result.report.rows, result.report.truncated) == (2, 2, 1)
+    assert (result.report.split, result.report.pieces) == (1, len(pieces))
+    assert f"1 rows are longer than data.max_length and split into {len(pieces)} pieces." in result.report.warnings
 
 
 def test_a_long_row_can_be_an_error(encoder: Encoder) -> None:
@@ -141,12 +143,49 @@ def test_no_rows_is_an_error(encoder: Encoder) -> None:
         prepared(encoder, [])
 
 
-def test_a_template_that_does_not_suit_stops_everything(model_folder: Path) -> None:
+def chat(*contents: str, **columns: Any) -> dict[str, Any]:
+    turns = [{"role": "assistant" if index % 2 else "user", "content": text} for index, text in enumerate(contents)]
+    return {"messages": turns, **columns}
+
+
+def test_rows_of_several_sequences_are_counted(model_folder: Path) -> None:
+    section = DataSection(source="rows.jsonl", max_length=40)
+    encoder = Encoder.from_folder(set_template(model_folder, KEEPS_LAST_REASONING), section)
+    thought = chat("Hi", "<think>hm</think>Hello", "More", "No way")
+    result = prepare(rows(thought, chat("Hi", "Hello", "x", "y"), thought), encoder, section)
+    report = result.report
+    assert [(row.number, len(row.turns)) for row in result.rows] == [(1, 2), (1, 4), (2, 4), (3, 2), (3, 4)]
+    assert result.rows[0].turns[-1].content == "<think>hm</think>Hello"
+    assert (report.rows, report.kept, report.unrolled, report.sequences, report.tokens_lost) == (3, 3, 2, 4, 0)
+    assert report.tokens.total == sum(report.lengths) == sum(len(row.input_ids) for row in result.rows)
+    assert report.tokens.trained == sum(sum(row.trained) for row in result.rows)
+    assert "2 of 3 rows are trained as 4 sequences" in report.warnings[0]
+
+
+def test_a_sequence_that_is_too_long_is_lost_alone(model_folder: Path) -> None:
+    section = DataSection(source="rows.jsonl", max_length=24, long_rows="drop")
+    encoder = Encoder.from_folder(set_template(model_folder, KEEPS_LAST_REASONING), section)
+    result = prepare(rows(chat("Hi", "<think>hm</think>Hello", WORDS, "No way")), encoder, section)
+    assert [len(row.turns) for row in result.rows] == [2]
+    report = result.report
+    assert (report.kept, report.truncated, report.dropped) == (1, 1, {})
+    assert report.tokens_lost == max(report.lengths)
+
+
+def test_what_the_template_leaves_out_is_counted(encoder: Encoder) -> None:
+    thought = {"role": "assistant", "content": "Hello", "reasoning_content": "hm"}
+    data = rows({"messages": [{"role": "user", "content": "Hi"}, thought]}, chat("Hi", "Hello"))
+    report = prepared(encoder, data).report
+    assert report.unseen == {"the reasoning": 1}
+    assert report.warnings == ("In 1 of 2 rows the chat template leaves out the reasoning.",)
+
+
+def test_rows_that_the_template_hides_are_dropped_with_a_reason(model_folder: Path) -> None:
     section = DataSection(source="rows.jsonl")
-    turns = ["system", "user", "assistant", "user", "assistant"]
-    data = rows(SHORT | {"messages": [{"role": role, "content": role[0]} for role in turns]})
-    with pytest.raises(DataError, match="does not show where"):
-        prepare(data, Encoder.from_folder(set_template(model_folder, MOVES_SYSTEM), section), section)
+    hidden = "{% for message in messages %}{{ messages | length }}{% endfor %}"
+    with pytest.raises(DataError, match="No row can be trained on") as caught:
+        prepare(rows(chat("Hi", "Hello")), Encoder.from_folder(set_template(model_folder, hidden), section), section)
+    assert "answer that the chat template hides" in caught.value.why
 
 
 def test_refused_rows_are_counted(model_folder: Path) -> None:

@@ -197,6 +197,10 @@ def test_the_end_of_a_cosine_is_no_plateau() -> None:
     assert not findings(course.records())
 
 
+def test_a_rate_of_zero_is_called_low_and_no_plateau() -> None:
+    only(Course(loss=noisy(1, lambda step: 1.9, 0.03), rate=0.0), "learning_rate_low")
+
+
 def test_overfitting_names_the_step_that_is_kept() -> None:
     course = Course(
         loss=lambda step: 2.0 * math.exp(-step / 300),

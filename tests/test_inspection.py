@@ -224,7 +224,7 @@ def test_the_engine_process_answers(config: RunConfig) -> None:
     found = run_inspection(config, "longest", lambda name, *_: stages.append(name), glances.append)
     assert found.samples[0].row == 7
     assert glances[0].format == "prompt-completion"
-    assert stages[-1] == "train rows"
+    assert "train rows" in stages
 
 
 def test_faults_of_the_data_come_back_as_sentences(config: RunConfig) -> None:

@@ -120,7 +120,7 @@ def plateau(window: Window) -> Finding | None:
     if not window.points or not window.total_steps or window.step > 0.85 * window.total_steps:
         return None
     rate = window.points[-1].learning_rate
-    if rate < 0.3 * window.peak_rate or rate_too_low(window) is not None:
+    if not 0 < 0.3 * window.peak_rate <= rate or rate_too_low(window) is not None:
         return None
     change = "Stop and save if this is good enough; if not, more or other rows, or a higher rank, will help more."
     at = f"while the learning rate is still {rate / window.peak_rate:.0%} of its peak"

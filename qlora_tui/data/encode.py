@@ -1,14 +1,15 @@
 """Examples as token ids with a mask of the trained ones: the one encoder that preview and training share.
 
 A conversation is rendered through the model's chat template and tokenised once, as a whole; the mask comes from
-character positions (:mod:`qlora_tui.data.spans`), never from comparing ids, so that an end-of-text token that doubles
+character positions (:mod:`qlora_tui.data.speech`), never from comparing ids, so that an end-of-text token that doubles
 as padding stays trained.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,8 @@ from qlora_tui.config import DataSection
 from qlora_tui.data.formats import Example, Turn
 from qlora_tui.data.model_files import named_special_tokens
 from qlora_tui.data.problems import RowProblem
-from qlora_tui.data.spans import (
-    PROBE,
-    Span,
-    as_messages,
-    find_turn_end,
-    render_with_spans,
-    template_variables,
-    token_range,
-)
+from qlora_tui.data.spans import Span, token_range
+from qlora_tui.data.speech import PROBE, Speech, as_messages, template_variables, with_written_arguments
 from qlora_tui.data.template import ChatTemplate, TemplateRefusal
 from qlora_tui.errors import DataError, ModelError
 from qlora_tui.text import one_line
@@ -42,13 +36,30 @@ class EncodedRow:
     """One row as tokens.
 
     ``input_ids`` and ``trained`` have the same length, in tokens. ``straddles`` says that a token covers both the end
-    of a prompt and the start of its answer, which the model never meets in that form when it is used.
+    of a prompt and the start of its answer, which the model never meets in that form when it is used. ``turns`` is how
+    many turns of the conversation it holds; 0 means all. ``unseen`` names what the chat template leaves out.
+
+    Where the template renders earlier answers otherwise once later ones follow, these have sequences of their own, each
+    a beginning of the conversation; they stand in ``more``.
     """
 
     number: int
     input_ids: list[int]
     trained: list[bool]
     straddles: bool = False
+    turns: int = 0
+    unseen: tuple[str, ...] = ()
+    more: tuple[EncodedRow, ...] = ()
+
+
+@dataclass(slots=True)
+class _Rendered:
+    """A row as texts with the spans that are trained in each, and how many turns each holds."""
+
+    texts: list[str]
+    spans: list[list[Span]]
+    turns: list[int]
+    unseen: tuple[str, ...] = ()
 
 
 class Encoder:
@@ -78,7 +89,8 @@ class Encoder:
         tokenizer.post_processor = None
         added = tokenizer.get_added_tokens_decoder()
         self._end_ids = {number for number, token in added.items() if token.special or number == self.eos_id}
-        self._turn_end = find_turn_end(template, [added[number].content for number in self._end_ids])
+        ends = [added[number].content for number in self._end_ids]
+        self._speech = {id(each): Speech(each, ends) for each in (template, template.with_tools) if each is not None}
         # One int object per id instead of one per token: rows are kept in memory by the hundred thousand.
         self._shared_ids = list(range(max(tokenizer.get_vocab_size(), max(added, default=0) + 1)))
         self.end_of_turn_id = self._probe_end_of_turn()
@@ -133,11 +145,11 @@ class Encoder:
             DataError: if the template does not suit the whole data.
         """
         rendered = [self._render(example) for example in examples]
-        encodings = self._encodings([item[0] for item in rendered if isinstance(item, tuple)])
-        rows: list[EncodedRow | RowProblem] = []
-        for example, item in zip(examples, rendered, strict=True):
-            rows.append(self._row(example, next(encodings), item[1]) if isinstance(item, tuple) else item)
-        return rows
+        encodings = self._encodings([text for item in rendered if isinstance(item, _Rendered) for text in item.texts])
+        return [
+            self._row(example, item, encodings) if isinstance(item, _Rendered) else item
+            for example, item in zip(examples, rendered, strict=True)
+        ]
 
     def _encodings(self, texts: list[str]) -> Iterator[Any]:
         """Each text as an ``Encoding``; as many at a time as memory allows, which takes a hundred times their size."""
@@ -161,7 +173,7 @@ class Encoder:
         item = self._render(example)
         if isinstance(item, RowProblem):
             raise item
-        return self.text_of(item.input_ids) if isinstance(item, EncodedRow) else item[0]
+        return self.text_of(item.input_ids) if isinstance(item, EncodedRow) else item.texts[0]
 
     def text_of(self, input_ids: Sequence[int]) -> str:
         """The text that token ids spell, special tokens included."""
@@ -183,26 +195,32 @@ class Encoder:
         texts: list[str] = self.tokenizer.decode_batch([[token] for token in input_ids], skip_special_tokens=False)
         return texts
 
-    def _render(self, example: Example) -> tuple[str, list[Span]] | EncodedRow | RowProblem:
+    def _render(self, example: Example) -> _Rendered | EncodedRow | RowProblem:
         if example.ids is not None:
             return self._given(example.number, *example.ids)
         if example.text is not None:
-            return self._bounded(example, example.text, list(example.spans or ()))
+            return _bounded(example, _Rendered([example.text], [list(example.spans or ())], [0]))
         try:
-            if self.train_all:
-                text = self.template.render(as_messages(example), variables=template_variables(example))
-                return self._bounded(example, text, [])
-            return self._bounded(example, *render_with_spans(self.template, example, self._turn_end))
+            return _bounded(example, self._spoken(example))
         except TemplateRefusal as refusal:
+            other = with_written_arguments(example)
+            if other is not None:
+                with suppress(TemplateRefusal, RowProblem):
+                    return _bounded(example, self._spoken(other))
             return RowProblem(example.number, "refused by the chat template", refusal.why, refusal.hint)
         except RowProblem as problem:
             return problem
 
-    def _bounded(self, example: Example, text: str, spans: list[Span]) -> tuple[str, list[Span]] | RowProblem:
-        if len(text) <= MAX_ROW_CHARS:
-            return text, spans
-        detail = f"It is {len(text)} characters long, and no row of more than {MAX_ROW_CHARS} is tokenised."
-        return RowProblem(example.number, "far too long", detail, "Cut the row into several.")
+    def _spoken(self, example: Example) -> _Rendered:
+        template = self.template.for_tools(example.tools)
+        if self.train_all:
+            text = template.render(as_messages(example), variables=template_variables(example))
+            return _Rendered([text], [[]], [0])
+        speech = self._speech[id(template)]
+        found = speech.renderings(example)
+        turns = [each.turns if each.turns < len(example.turns) else 0 for each in found]
+        texts, spans = [each.text for each in found], [each.spans for each in found]
+        return _Rendered(texts, spans, turns, speech.unseen(example, found))
 
     def _given(self, number: int, ids: list[int], trained: list[bool]) -> EncodedRow | RowProblem:
         """A row that is token ids already."""
@@ -211,7 +229,14 @@ class Encoder:
             return RowProblem(number, "unknown token", detail, "Tokenise the rows with this model's tokenizer.")
         return EncodedRow(number, list(map(self._shared_ids.__getitem__, ids)), trained)
 
-    def _row(self, example: Example, encoding: Any, spans: list[Span]) -> EncodedRow:
+    def _row(self, example: Example, rendered: _Rendered, encodings: Iterator[Any]) -> EncodedRow:
+        first, *more = [
+            self._sequence(example, next(encodings), spans, turns)
+            for spans, turns in zip(rendered.spans, rendered.turns, strict=True)
+        ]
+        return replace(first, unseen=rendered.unseen, more=tuple(more)) if more or rendered.unseen else first
+
+    def _sequence(self, example: Example, encoding: Any, spans: list[Span], turns: int) -> EncodedRow:
         ids = list(map(self._shared_ids.__getitem__, encoding.ids))
         is_plain = example.text is not None and example.spans is None
         if is_plain:
@@ -227,7 +252,7 @@ class Encoder:
             first, stop, early = token_range(encoding, span)
             trained[first:stop] = [True] * (stop - first)
             straddles = straddles or early
-        return EncodedRow(example.number, ids, trained, straddles)
+        return EncodedRow(example.number, ids, trained, straddles, turns)
 
     def _closed_text(self, number: int, ids: list[int]) -> list[int]:
         """Plain text between its beginning and end tokens, which are not doubled if the row spells them itself."""
@@ -253,6 +278,14 @@ class Encoder:
             if trained and self.tokenizer.decode([token], skip_special_tokens=False).strip():
                 return None
         return None
+
+
+def _bounded(example: Example, rendered: _Rendered) -> _Rendered | RowProblem:
+    longest = max(map(len, rendered.texts))
+    if longest <= MAX_ROW_CHARS:
+        return rendered
+    detail = f"It is {longest} characters long, and no row of more than {MAX_ROW_CHARS} is tokenised."
+    return RowProblem(example.number, "far too long", detail, "Cut the row into several.")
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -41,7 +41,8 @@ CUT_UNTRAINED = "no trained token after truncation"
 class PreparedRow:
     """A row, or a piece of one, as training takes it: ids and mask have the same length, at most ``max_length`` tokens.
 
-    ``turns`` are those of the whole row (empty for plain text), so that an evaluation has its reference answer.
+    ``turns`` are those of the row, or of the part of it that ends with the answer learnt here (empty for plain text),
+    so that an evaluation has its reference answer.
     """
 
     number: int
@@ -99,6 +100,10 @@ def collector_paused() -> Iterator[None]:
         gc.enable()
 
 
+Part = tuple[EncodedRow, tuple[tuple[int, int], ...]]
+"""A sequence of tokens and the stretches of it that are kept."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one raw row: the stretches of its tokens that are kept, or the problem that it is dropped for.
@@ -112,12 +117,16 @@ class Outcome:
     encoded: EncodedRow | None = None
     pieces: tuple[tuple[int, int], ...] = ()
     problem: RowProblem | None = None
+    more: tuple[Part, ...] = ()
+    """The further sequences of a row whose earlier answers have sequences of their own."""
 
     def prepared(self) -> Iterator[PreparedRow]:
         """The row as training takes it; nothing if it is dropped, several pieces if it is split."""
-        if self.example is not None and (row := self.encoded) is not None:
-            for start, stop in self.pieces:
-                yield PreparedRow(row.number, row.input_ids[start:stop], row.trained[start:stop], self.example.turns)
+        if self.example is not None and self.encoded is not None:
+            for row, pieces in (*self.more, (self.encoded, self.pieces)):
+                turns = self.example.turns[: row.turns] if row.turns else self.example.turns
+                for start, stop in pieces:
+                    yield PreparedRow(row.number, row.input_ids[start:stop], row.trained[start:stop], turns)
 
 
 class Preparation:
@@ -153,6 +162,8 @@ class Preparation:
         self.mapper = RowMapper(self.mapping, section.system_prompt)
         self.seen = self.kept = self.truncated = self.tokens_lost = self.untrained = self.straddling = 0
         self.tokens = self.trained_tokens = self.open_ends = 0
+        self.unrolled = self.sequences = self.split = self.pieces = 0
+        self.unseen: Counter[str] = Counter()
         self.lengths = array("I")
         self.dropped: Counter[str] = Counter()
         self.first_problems: dict[str, RowProblem] = {}
@@ -199,27 +210,44 @@ class Preparation:
     def _outcome(self, raw: RawRow, example: Example, row: EncodedRow | RowProblem) -> Outcome:
         if isinstance(row, RowProblem):
             return self._drop(Outcome(raw, example), row)
-        self.lengths.append(len(row.input_ids))
-        pieces = self._pieces(row)
-        if isinstance(pieces, RowProblem):
-            return self._drop(Outcome(raw, example, row), pieces)
+        parts = [(sequence, self._pieces(sequence)) for sequence in (row, *row.more)]
+        self.lengths.extend(len(sequence.input_ids) for sequence, _ in parts)
+        kept = [(sequence, tuple(pieces)) for sequence, pieces in parts if not isinstance(pieces, RowProblem)]
+        problem = next((pieces for _, pieces in parts if isinstance(pieces, RowProblem)), None)
+        if not kept and problem is not None:
+            self.untrained += problem.reason in (UNTRAINED, CUT_UNTRAINED)
+            return self._drop(Outcome(raw, example, row), problem)
+        self._count(example, row, kept, sum(len(sequence.input_ids) for sequence, _ in parts))
+        return Outcome(raw, example, *kept[0], more=tuple(kept[1:]))
+
+    def _count(self, example: Example, row: EncodedRow, kept: Sequence[Part], tokens: int) -> None:
+        """Count a row that is kept, which has so many tokens before any cut."""
         self.kept += 1
-        self.straddling += row.straddles
+        self.straddling += any(sequence.straddles for sequence, _ in kept)
+        self.unseen.update(row.unseen)
+        if row.more:
+            self.unrolled += 1
+            self.sequences += len(kept)
         if example.ids is not None or example.spans is not None:
             self.open_ends += not self.encoder.is_closed(row)
-        kept = sum(stop - start for start, stop in pieces)
-        self.tokens += kept
-        whole = kept == len(row.input_ids)
-        self.trained_tokens += sum(row.trained if whole else chain(*(row.trained[slice(*piece)] for piece in pieces)))
-        self.tokens_lost += len(row.input_ids) - kept
-        self.truncated += not whole
-        return Outcome(raw, example, row, tuple(pieces))
+        left = 0
+        for sequence, pieces in kept:
+            length = sum(stop - start for start, stop in pieces)
+            whole = length == len(sequence.input_ids)
+            trained = sequence.trained if whole else chain(*(sequence.trained[slice(*piece)] for piece in pieces))
+            self.trained_tokens += sum(trained)
+            left += length
+            if len(pieces) > 1:
+                self.split += 1
+                self.pieces += len(pieces)
+        self.tokens += left
+        self.tokens_lost += tokens - left
+        self.truncated += left < tokens
 
     def _pieces(self, row: EncodedRow) -> list[tuple[int, int]] | RowProblem:
         """The stretches of the row that are kept, in tokens; the problem if it is dropped."""
         length, limit = len(row.input_ids), self.section.max_length
         if True not in row.trained:
-            self.untrained += 1
             return RowProblem(row.number, UNTRAINED, "None of its tokens is to be learnt.")
         if length <= limit:
             return [(0, length)]
@@ -235,7 +263,6 @@ class Preparation:
         starts = range(0, length, limit) if self.section.long_rows == "split" else (0,)
         pieces = [(start, min(start + limit, length)) for start in starts if True in row.trained[start : start + limit]]
         if not pieces:
-            self.untrained += 1
             detail = f"Its prompt alone fills the {limit} tokens of data.max_length."
             return RowProblem(row.number, CUT_UNTRAINED, detail, "Raise data.max_length.")
         return pieces
@@ -267,6 +294,11 @@ class Preparation:
             or (self.encoder.end_of_turn_trained if is_conversation else not self.open_ends),
             notes=self.mapping.notes,
             open_ends=self.open_ends,
+            unrolled=self.unrolled,
+            sequences=self.sequences,
+            split=self.split,
+            pieces=self.pieces,
+            unseen=dict(self.unseen.most_common()),
             template_warnings=self.encoder.warnings if is_conversation else (),
             lengths=self.lengths,
         )

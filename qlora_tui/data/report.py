@@ -28,6 +28,10 @@ class PreparationReport:
     all encoded rows before any cut, in order; ``tokens_lost`` were cut from rows that are kept; a straddling row has a
     token that covers both prompt and answer. ``open_ends`` counts rows with a mask of their own that does not train an
     end token last; ``notes`` are what the format itself gives to know.
+
+    ``unrolled`` rows have ``sequences`` together, because the chat template renders earlier answers otherwise once
+    later ones follow. ``split`` sequences were longer than max_length and cut into ``pieces`` in all. ``unseen`` says
+    how many rows have something that the template leaves out.
     """
 
     format: Format
@@ -45,6 +49,11 @@ class PreparationReport:
     end_of_turn_trained: bool
     notes: tuple[str, ...]
     open_ends: int
+    unrolled: int
+    sequences: int
+    split: int
+    pieces: int
+    unseen: dict[str, int]
     template_warnings: tuple[str, ...]
     lengths: Sequence[int] = field(repr=False)
 
@@ -57,6 +66,15 @@ class PreparationReport:
         """Those about what became of the rows."""
         if self.truncated:
             yield f"{self.truncated} of {self.rows} rows are cut to data.max_length, {self.tokens_lost} tokens lost."
+        if self.split:
+            yield f"{self.split} rows are longer than data.max_length and split into {self.pieces} pieces."
+        if self.unrolled:
+            yield (
+                f"{self.unrolled} of {self.rows} rows are trained as {self.sequences} sequences: the chat template "
+                "renders earlier answers otherwise once later ones follow, and each is learnt as the model gives it."
+            )
+        for what, count in self.unseen.items():
+            yield f"In {count} of {self.rows} rows the chat template leaves out {what}."
         if self.dropped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items())
             yield f"{self.rows - self.kept} of {self.rows} rows are not used: {reasons}."

@@ -52,12 +52,15 @@ class ChatTemplate:
         source: The jinja2 text.
         special_tokens: Named special tokens the template may use, such as ``eos_token``.
         origin: Where the source comes from, for people: a file name, or ``"plain"``.
+        tool_source: The template for conversations with tools, if the model has one of its own for them.
 
     Raises:
         ModelError: if the source is too long or is not valid jinja2.
     """
 
-    def __init__(self, source: str, special_tokens: Mapping[str, str], origin: str) -> None:
+    def __init__(
+        self, source: str, special_tokens: Mapping[str, str], origin: str, tool_source: str | None = None
+    ) -> None:
         if len(source) > MAX_SOURCE_CHARS:
             raise _unusable(origin, f"It is {len(source)} characters long, more than {MAX_SOURCE_CHARS}.")
         self.source = source
@@ -65,7 +68,9 @@ class ChatTemplate:
         self.origin = origin
         self.has_marks = _MARK.search(source) is not None
         self.uses_date = "strftime_now" in source
-        self.fingerprint = hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest()
+        sources = source if tool_source is None else f"{source}\0{tool_source}"
+        self.fingerprint = hashlib.sha256(sources.encode("utf-8", "surrogatepass")).hexdigest()
+        self.with_tools = None if tool_source is None else ChatTemplate(tool_source, special_tokens, origin)
         environment = chat_environment()
         marks = next(found for found in environment.extensions.values() if isinstance(found, GenerationMarks))
         try:
@@ -73,15 +78,18 @@ class ChatTemplate:
         except (jinja2.TemplateError, RecursionError, ValueError) as error:
             raise _unusable(origin, f"jinja2 says: {one_line(str(error))}.") from error
         self._marks = marks
+        self._in_parts = False
         # Merged once: jinja would merge its globals into the variables on every rendering, at half of its whole cost.
         self._variables = {**self._compiled.globals, **self.special_tokens, "tools": None, "documents": None}
+        self._in_parts = self._wants_parts()
 
     @classmethod
     def from_folder(cls, folder: Path, adds_bos: bool = False) -> ChatTemplate:
         """The template a model folder carries, or the plain one.
 
         ``chat_template.jinja`` comes before the ``chat_template`` of ``tokenizer_config.json`` (a text, or a list of
-        named ones of which ``default`` counts), and that before ``chat_template.json``.
+        named ones of which ``default`` counts, and ``tool_use`` where there are tools), and that before
+        ``chat_template.json``. A further one for tools may stand in ``additional_chat_templates/tool_use.jinja``.
 
         Args:
             adds_bos: Whether the tokenizer puts a beginning-of-text token before texts; so does the plain template.
@@ -91,10 +99,13 @@ class ChatTemplate:
         """
         tokens = named_special_tokens(folder)
         if (folder / "chat_template.jinja").is_file():
-            return cls(read_text(folder / "chat_template.jinja"), tokens, "chat_template.jinja")
+            further = folder / "additional_chat_templates" / "tool_use.jinja"
+            for_tools = read_text(further) if further.is_file() else None
+            return cls(read_text(folder / "chat_template.jinja"), tokens, "chat_template.jinja", for_tools)
         for name in ("tokenizer_config.json", "chat_template.json"):
-            if (source := _default_source(read_json(folder / name).get("chat_template"), name)) is not None:
-                return cls(source, tokens, name)
+            source, for_tools = _named_sources(read_json(folder / name).get("chat_template"), name)
+            if source is not None:
+                return cls(source, tokens, name, for_tools)
         if "eos_token" not in tokens:
             raise ModelError(
                 "The model has no chat template and no end-of-text token.",
@@ -102,6 +113,10 @@ class ChatTemplate:
                 "Choose a model whose tokenizer_config.json names an eos_token.",
             )
         return cls(("{{ bos_token }}" if adds_bos and "bos_token" in tokens else "") + PLAIN_SOURCE, tokens, "plain")
+
+    def for_tools(self, tools: object) -> ChatTemplate:
+        """The template for a conversation with these tools, or with None."""
+        return self.with_tools if tools is not None and self.with_tools is not None else self
 
     def render(
         self,
@@ -133,6 +148,20 @@ class ChatTemplate:
             self._blocks(messages, False, variables, written)
             return "".join(written), list(spans)
 
+    def _wants_parts(self) -> bool:
+        """Whether contents have to be lists of parts: some templates for pictures show no other, and say nothing."""
+        probe = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Good morning"}]
+        if "content" not in self.source or self._shows(probe):
+            return False
+        return self._shows([_parted(message) for message in probe])
+
+    def _shows(self, messages: Sequence[Message]) -> bool:
+        try:
+            text = self.render(messages)
+        except DataError:
+            return False
+        return "Hello" in text and "Good morning" in text
+
     def _blocks(
         self,
         messages: Sequence[Message],
@@ -141,6 +170,8 @@ class ChatTemplate:
         written: list[str],
     ) -> list[str]:
         size = 0
+        if self._in_parts:
+            messages = [_parted(message) for message in messages]
         known = {**self._variables, "messages": messages, "add_generation_prompt": add_generation_prompt}
         if variables:
             known.update(variables)
@@ -163,18 +194,25 @@ class ChatTemplate:
         return written
 
 
-def _default_source(value: object, name: str) -> str | None:
+def _parted(message: Message) -> Message:
+    """A message whose text is the only part of its content."""
+    content = message.get("content")
+    return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
+
+
+def _named_sources(value: object, name: str) -> tuple[str | None, str | None]:
+    """The default template and the one for tools."""
     if value is None or isinstance(value, str):
-        return value
+        return value, None
     named: dict[Any, Any] = {}
     if isinstance(value, dict):
         named = value
     elif isinstance(value, list):
         named = {item.get("name"): item.get("template") for item in value if isinstance(item, dict)}
-    source = named.get("default")
+    source, for_tools = named.get("default"), named.get("tool_use")
     if not isinstance(source, str):
         raise _unusable(name, "It holds several templates and none named default.")
-    return source
+    return source, for_tools if isinstance(for_tools, str) else None
 
 
 def _unusable(origin: str, why: str) -> ModelError:

@@ -27,7 +27,7 @@ from qlora_tui.engine import dryrun_model as parts
 from qlora_tui.engine.as_cuda import CUDA_OPERATIONS, Told, as_cuda
 from qlora_tui.engine.liger_without_triton import layers_of
 from qlora_tui.engine.liveness import Liveness
-from qlora_tui.errors import ConfigError, ExitCode, InternalFault, ModelError, QloraError
+from qlora_tui.errors import ConfigError, EnvironmentFault, ExitCode, InternalFault, ModelError, QloraError
 from qlora_tui.memory.dryrun_request import DryRunAnswer, DryRunRequest
 from qlora_tui.memory.recipe import ALL_FP32, DeviceFacts, Recipe
 from qlora_tui.text import one_line
@@ -53,6 +53,7 @@ def dry_run(
 
     Raises:
         ConfigError: if the libraries of today do not compute the recipe's loss.
+        EnvironmentFault: if a library is missing.
         ModelError: if the libraries cannot build or run the model.
     """
     if recipe.loss == "full_shifted":
@@ -71,6 +72,12 @@ def dry_run(
             return _run(built, recipe, device, live, told, phases, started)
     except QloraError:
         raise
+    except ModuleNotFoundError as error:
+        raise EnvironmentFault(
+            "The model cannot be run dry.",
+            f"The library {error.name or 'it needs'} is not installed.",
+            "Install it (`pip install --no-deps liger-kernel` for layer kernels), or estimate without --exact.",
+        ) from error
     except Exception as error:  # a model's own code may fail in any way on tensors without data
         raise ModelError(
             "The model cannot be run dry.",

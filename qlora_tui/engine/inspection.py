@@ -202,6 +202,7 @@ class Inspector:
         for outcomes in preparation.chunks():
             audit.add(outcomes)
             self._report(f"{name} rows", preparation.seen, rows and max(rows, preparation.seen))
+        self._report(f"{name} rows", preparation.seen, preparation.seen)
         return preparation.report()
 
     def _inspected(self, lines: dict[str, int | None]) -> Inspection:

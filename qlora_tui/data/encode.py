@@ -7,9 +7,11 @@ as padding stays trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -144,21 +146,36 @@ class Encoder:
         Raises:
             DataError: if the template does not suit the whole data.
         """
-        rendered = [self._render(example) for example in examples]
-        encodings = self._encodings([text for item in rendered if isinstance(item, _Rendered) for text in item.texts])
-        return [
-            self._row(example, item, encodings) if isinstance(item, _Rendered) else item
-            for example, item in zip(examples, rendered, strict=True)
-        ]
+        return self.begin_batch(examples, None)()
 
-    def _encodings(self, texts: list[str]) -> Iterator[Any]:
-        """Each text as an ``Encoding``; as many at a time as memory allows, which takes a hundred times their size."""
-        start = size = 0
-        for index, text in enumerate(texts):
-            size += len(text)
-            if size > BATCH_CHARS or index + 1 == len(texts):
-                yield from self.tokenizer.encode_batch(texts[start : index + 1], add_special_tokens=False)
-                start, size = index + 1, 0
+    def begin_batch(
+        self, examples: Sequence[Example], tokeniser: Executor | None
+    ) -> Callable[[], list[EncodedRow | RowProblem]]:
+        """What waits for the rows of some examples; ``tokeniser`` makes their tokens meanwhile.
+
+        Raises:
+            DataError: as :meth:`encode_batch`.
+        """
+        rendered = [self._render(example) for example in examples]
+        texts = [text for item in rendered if isinstance(item, _Rendered) for text in item.texts]
+        batches = _batches(texts)
+        first = None if tokeniser is None or not texts else tokeniser.submit(self._tokenised, batches[0])
+
+        def rows() -> list[EncodedRow | RowProblem]:
+            done = iter(()) if first is None else iter(first.result())
+            rest = batches if first is None else batches[1:]
+            encodings = chain(done, chain.from_iterable(map(self._tokenised, rest)))
+            return [
+                self._row(example, item, encodings) if isinstance(item, _Rendered) else item
+                for example, item in zip(examples, rendered, strict=True)
+            ]
+
+        return rows
+
+    def _tokenised(self, texts: list[str]) -> Sequence[Any]:
+        """Each text as an ``Encoding``."""
+        encodings: list[Any] = self.tokenizer.encode_batch(texts, add_special_tokens=False)
+        return encodings
 
     def is_closed(self, row: EncodedRow) -> bool:
         """Whether the last token of a row ends it and is trained."""
@@ -278,6 +295,18 @@ class Encoder:
             if trained and self.tokenizer.decode([token], skip_special_tokens=False).strip():
                 return None
         return None
+
+
+def _batches(texts: list[str]) -> list[list[str]]:
+    """The texts, as many at a time as memory allows: their encodings take a hundred times their size."""
+    found: list[list[str]] = []
+    start = size = 0
+    for index, text in enumerate(texts):
+        size += len(text)
+        if size > BATCH_CHARS or index + 1 == len(texts):
+            found.append(texts[start : index + 1])
+            start, size = index + 1, 0
+    return found
 
 
 def _bounded(example: Example, rendered: _Rendered) -> _Rendered | RowProblem:

@@ -6,6 +6,7 @@ import gc
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -175,8 +176,16 @@ class Preparation:
             DataError: if a row cannot be read, or is too long and ``long_rows`` is ``error``.
         """
         stream = chain(self.first, self._rows)
-        while chunk := _chunk(stream, CHUNK_ROWS):
-            yield self.add(chunk)
+        waiting: Callable[[], list[Outcome]] | None = None
+        # While a thread makes tokens of one chunk, which needs no lock of Python's, the next one is read and rendered.
+        with ThreadPoolExecutor(max_workers=1) as tokeniser:
+            while chunk := _chunk(stream, CHUNK_ROWS):
+                following = self._begun(chunk, tokeniser)
+                if waiting is not None:
+                    yield waiting()
+                waiting = following
+            if waiting is not None:
+                yield waiting()
 
     def add(self, chunk: Sequence[RawRow]) -> list[Outcome]:
         """What becomes of some rows, which are counted.
@@ -184,13 +193,22 @@ class Preparation:
         Raises:
             DataError: if a row is too long and ``long_rows`` is ``error``.
         """
-        self.seen += len(chunk)
+        return self._begun(chunk, None)()
+
+    def _begun(self, chunk: Sequence[RawRow], tokeniser: Executor | None) -> Callable[[], list[Outcome]]:
+        """What waits for the outcome of some rows."""
         mapped = [self._mapped(raw) for raw in chunk]
-        encoded = iter(self.encoder.encode_batch([item for item in mapped if isinstance(item, Example)]))
-        return [
-            self._outcome(raw, item, next(encoded)) if isinstance(item, Example) else self._drop(Outcome(raw), item)
-            for raw, item in zip(chunk, mapped, strict=True)
-        ]
+        rows = self.encoder.begin_batch([item for item in mapped if isinstance(item, Example)], tokeniser)
+
+        def outcomes() -> list[Outcome]:
+            self.seen += len(chunk)
+            encoded = iter(rows())
+            return [
+                self._outcome(raw, item, next(encoded)) if isinstance(item, Example) else self._drop(Outcome(raw), item)
+                for raw, item in zip(chunk, mapped, strict=True)
+            ]
+
+        return outcomes
 
     def _mapped(self, raw: RawRow) -> Example | RowProblem:
         if self.redactor is not None:

@@ -227,4 +227,4 @@ def _history() -> Case:
     found = calibration(torch.cuda.get_device_name(), stack=stack_versions())
     if found is None:
         return {"error": "nothing was remembered"}
-    return {"context": found.context, "slack": found.slack, "runs": found.runs, "notes": found.notes}
+    return {"context": found.context, "speed": found.speed, "runs": found.runs, "notes": found.notes}

@@ -10,7 +10,7 @@ from qlora_tui.config import RunConfig
 from qlora_tui.errors import ModelError, UsageError
 from qlora_tui.located import located
 from qlora_tui.memory.answer import Answer, answer_of
-from qlora_tui.memory.fit import Rows
+from qlora_tui.memory.settings import Rows, sample_of_lengths
 from qlora_tui.models.known import known_model
 from qlora_tui.recipe_options import Overrides, device_for, recipe_of
 
@@ -72,4 +72,5 @@ def rough_rows(config: RunConfig, beside: Path) -> Rows:
         row=max(1, round(sum(length * length for length in lengths) / tokens)) if packed else None,
         sequences=max(1, -(-tokens // longest)) if packed else len(lengths),
         tokens=tokens,
+        lengths=() if packed else sample_of_lengths(lengths),
     )

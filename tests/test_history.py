@@ -39,17 +39,24 @@ def test_a_machine_without_runs_is_not_calibrated() -> None:
     assert calibration("NVIDIA H100 80GB HBM3", stack=STACK) is None
 
 
-def test_the_next_estimate_takes_context_and_slack_and_says_so() -> None:
+def test_the_next_estimate_takes_the_context_and_says_so() -> None:
     for context in (GIB, 2 * GIB, 3 * GIB):
         remember(measured(context=context))
     found = calibration("NVIDIA H100 80GB HBM3", driver="580.1", stack=STACK)
     assert found is not None
     assert (found.context, found.runs) == (2 * GIB, 3)
-    assert found.slack == pytest.approx(1.1)
     assert found.notes == (
-        "Corrected by 3 earlier runs on this NVIDIA H100 80GB HBM3 with the same libraries: "
-        "context 2.00 GiB, slack 10.0%.",
+        "Corrected by 3 earlier runs on this NVIDIA H100 80GB HBM3 with the same libraries: context 2.00 GiB.",
     )
+
+
+def test_the_next_estimate_takes_the_speed_against_its_prediction() -> None:
+    for speed in (60.0, 80.0, 90.0):
+        remember(measured(tokens_per_second=speed, estimated_tokens_per_second=100.0, context=None))
+    found = calibration("NVIDIA H100 80GB HBM3", driver="580.1", stack=STACK)
+    assert found is not None
+    assert (found.context, found.speed) == (None, 0.8)
+    assert found.notes[0].endswith("with the same libraries: 80% of the predicted speed.")
 
 
 @pytest.mark.parametrize(
@@ -134,11 +141,12 @@ def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 
 def test_the_device_of_the_next_estimate_knows_what_was_measured() -> None:
     gpu = Gpu(0, "NVIDIA H100 80GB HBM3", memory=GpuMemory(80 * GIB, 79 * GIB), capability=(9, 0))
-    assert device_of(gpu, gpu.memory).context is None
+    assert device_of(gpu, gpu.memory, "580.1").context is None
     remember(measured(stack=history.stack_versions(), context=GIB))
-    device = device_of(gpu, gpu.memory)
+    device = device_of(gpu, gpu.memory, "580.1")
     assert device.context == device.facts.context == GIB
     assert "one earlier run" in device.notes[0]
+    assert device_of(gpu, gpu.memory, "570.0").context is None
 
 
 def test_the_installed_stack_is_read_without_importing_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from dataclasses import replace
@@ -19,7 +20,7 @@ from qlora_tui.memory.layer import layer_memory
 from qlora_tui.memory.loss import loss_memory
 from qlora_tui.memory.masks import masked
 from qlora_tui.memory.recipe import GIB, MIB, PREPARED, UNSPECIFIED, Regime
-from qlora_tui.memory.speed import step_time, throughput
+from qlora_tui.memory.speed import filled_share, step_time, throughput
 from qlora_tui.memory.static import adapter_elements, optimizer_state, quantised_bytes, static_memory
 from qlora_tui.models.shape import shape_from_config
 
@@ -369,3 +370,18 @@ def test_the_peak_is_the_largest_moment() -> None:
     assert peak_moment(LLAMA_8B, loss_bound, "measured").loss > 0
     assert peak_moment(LLAMA_8B, FOUR, "measured").layer_peak > 0
     assert estimate(LLAMA_8B, FOUR).allocated < 10 * GIB
+
+
+class TestPadding:
+    """Rows of a batch are as long as its longest."""
+
+    def test_one_row_at_a_time_has_none(self) -> None:
+        assert filled_share((10, 20, 400), 1) == pytest.approx(1.0)
+        assert filled_share((), 8) == 1.0
+
+    def test_it_is_what_random_batches_carry(self) -> None:
+        lengths = [random.Random(number).randint(50, 2000) for number in range(400)]
+        order = random.Random(0)
+        batches = [[order.choice(lengths) for _ in range(4)] for _ in range(4000)]
+        drawn = sum(map(sum, batches)) / sum(4 * max(batch) for batch in batches)
+        assert filled_share(lengths, 4) == pytest.approx(drawn, rel=0.02)

@@ -16,7 +16,7 @@ from qlora_tui.hardware import Hardware
 from qlora_tui.memory.device import Device, processor, this_device
 from qlora_tui.memory.dimensions import Dimensions
 from qlora_tui.memory.from_shape import dimensions_of
-from qlora_tui.memory.settings import Rows, Situation
+from qlora_tui.memory.settings import Rows, Situation, sample_of_lengths
 from qlora_tui.models.folder import shape_of_folder
 
 
@@ -43,6 +43,7 @@ def situation_of(
             row=round(sum(length * length for length in lengths) / tokens) if packed and tokens else None,
             longest=None if packed else max(lengths, default=None),
             tokens=tokens,
+            lengths=() if packed else sample_of_lengths(lengths),
         ),
     )
 

@@ -112,6 +112,7 @@ class Training:
             self.log.warn("positions", warning)
         dataset = as_dataset(self.rows.train, config.data, packing=packing)
         lengths = [len(row.input_ids) for row in self.rows.train]
+        self.situation = situation_of(self.files.folder, loaded.model.config, self.hardware, lengths, packed=packing)
         facts = playbook.Facts(
             compute_dtype=compute_dtype_name("auto"),
             parameters=trainable_parameters(loaded.model)[1],
@@ -119,7 +120,7 @@ class Training:
             sequences=len(dataset),
             train_tokens=sum(lengths),
             selection_tokens=sum(len(row.input_ids) for row in self.rows.selection),
-            situation=situation_of(self.files.folder, loaded.model.config, self.hardware, lengths, packed=packing),
+            situation=self.situation,
         )
         self.config, more = playbook.resolve(config, facts)
         write_atomic(self.run.config, dump_config(self.config))
@@ -197,7 +198,7 @@ class Training:
                 train_within_memory(trainer, checkpoint)
         # It may have been replanned.
         self.config = trainer.run_config
-        self.watch.finish(trainer, self.files.source, self.lock)
+        self.watch.finish(trainer, self.files.source, self.lock, self.situation)
 
     def _is_over(self, trainer: RunTrainer, checkpoint: Path | None) -> bool:
         """Whether the resumed checkpoint is already the end of training; its weights are then loaded."""

@@ -14,7 +14,9 @@ from qlora_tui.engine.gauge import read_gauge
 from qlora_tui.engine.probe import probe_training, random_numbers_kept, sequence_lengths
 from qlora_tui.memory.estimate import Estimate, estimate
 from qlora_tui.memory.history import MeasuredRun, formula_fault, remember, stack_versions
-from qlora_tui.memory.recipe import GIB
+from qlora_tui.memory.recipe import GIB, Recipe
+from qlora_tui.memory.settings import Situation
+from qlora_tui.memory.speed import throughput
 from qlora_tui.runs.events import Memory, MemoryMoment
 
 if TYPE_CHECKING:
@@ -61,13 +63,14 @@ class MemoryWatch:
             raise torch.OutOfMemoryError(f"the steps that try the memory fit, but barely: {needs}")
         self._log.warn("memory", f"Memory is very short: {needs}. The run may stop on the way.")
 
-    def finish(self, trainer: RunTrainer, model: str, lock: Lock) -> None:
+    def finish(self, trainer: RunTrainer, model: str, lock: Lock, situation: Situation) -> None:
         """Report the whole of training, and leave it to the next estimate on this machine."""
         trainer.peaks.settle("training")
         found = self._report(trainer, "end")
         gauge, allocated = read_gauge(), trainer.peaks.of("training")
         if gauge is None or not allocated or not trainer.speeds:
             return
+        recipe = recipe_of(trainer.run_config, sequence_lengths(trainer.train_dataset))
         measured = MeasuredRun(
             time=time.time(),
             run=trainer.run.name,
@@ -77,7 +80,7 @@ class MemoryWatch:
             stack=stack_versions(),
             model=model[:300],
             fingerprint=lock.model.fingerprint,
-            recipe=recipe_facts(recipe_of(trainer.run_config, sequence_lengths(trainer.train_dataset))),
+            recipe=recipe_facts(recipe),
             allocated=allocated,
             reserved=max(allocated, trainer.peaks.reserved or 0),
             process=gauge.process,
@@ -85,6 +88,7 @@ class MemoryWatch:
             tokens_per_second=statistics.median(trainer.speeds[min(_WARMING_UP, len(trainer.speeds) // 2) :]),
             estimated_allocated=found.allocated if found else None,
             estimated_process=found.process.point if found else None,
+            estimated_tokens_per_second=_predicted_speed(recipe, situation),
         )
         try:
             remember(measured)
@@ -113,6 +117,14 @@ class MemoryWatch:
             self._faulted = True
             self._log.warn("estimate", fault[0].upper() + fault[1:])
         return found
+
+
+def _predicted_speed(recipe: Recipe, situation: Situation) -> float | None:
+    """Tokens per second as the card's published rates have them, earlier runs left aside."""
+    rates, dimensions, rows = situation.device.rates, situation.dimensions, situation.rows
+    if rates is None or dimensions is None:
+        return None
+    return throughput(dimensions, recipe, rates, filled=rows.filled(recipe.micro_batch), row=rows.row).point
 
 
 def _forecast(trainer: RunTrainer) -> Estimate | None:

@@ -82,7 +82,7 @@ def this_device(hardware: Hardware, visible: str | None = None) -> Device:
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") if visible is None else visible
     found = _visible(hardware.gpus, visible)
-    return processor(hardware.cpu.name, hardware.memory) if found is None else device_of(*found)
+    return processor(hardware.cpu.name, hardware.memory) if found is None else device_of(*found, hardware.driver)
 
 
 def _visible(gpus: Sequence[Gpu], visible: str | None) -> tuple[Gpu, GpuMemory | None] | None:
@@ -98,13 +98,17 @@ def _visible(gpus: Sequence[Gpu], visible: str | None) -> tuple[Gpu, GpuMemory |
     return None
 
 
-def device_of(gpu: Gpu, memory: GpuMemory | None) -> Device:
-    """A GPU of this machine with what is free of it, or of a partition of it, now."""
+def device_of(gpu: Gpu, memory: GpuMemory | None, driver: str | None) -> Device:
+    """A GPU of this machine with what is free of it, or of a partition of it, now.
+
+    Args:
+        driver: Its version, None if unknown: what runs with another one measured does not count.
+    """
     card = card_named(gpu.name, memory.total if memory else None)
     # Imported here: kinds of cards have no history.
     from qlora_tui.memory.history import calibration
 
-    measured = calibration(gpu.name)
+    measured = calibration(gpu.name, driver=driver)
     return Device(
         name=gpu.name,
         total=memory.total if memory else None,

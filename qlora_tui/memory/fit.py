@@ -151,7 +151,8 @@ def _parameters(shape: ModelShape) -> int:
 def _speed(dimensions: Dimensions, recipe: Recipe, config: RunConfig, device: Device, rows: Rows) -> Speed | None:
     if device.rates is None:
         return None
-    found = throughput(dimensions, recipe, device.rates, filled=rows.filled * device.pace, row=rows.row)
+    filled = rows.filled(recipe.micro_batch)
+    found = throughput(dimensions, recipe, device.rates, filled=filled * device.pace, row=rows.row)
     tokens = _tokens(config, rows)
     if tokens is None:
         return Speed(found)

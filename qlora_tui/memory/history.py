@@ -1,7 +1,7 @@
 """What finished runs measured on this machine, and what the next estimate takes from it.
 
-A run on a GPU leaves one JSON line. Context (what the process holds besides torch's memory) and slack (reserved over
-allocated) differ from machine to machine and are taken over. Allocated memory is the formula's own claim: where a run
+A run on a GPU leaves one JSON line. Context (what the process holds besides torch's memory) and speed against its
+prediction differ from machine to machine and are taken over. Allocated memory is the formula's own claim: where a run
 contradicts it by more than 5 %, that is said as a fault of the formula, and nothing is scaled.
 """
 
@@ -81,14 +81,12 @@ class Calibration:
 
     Attributes:
         context: Bytes of the process besides torch's memory, None if no run could read it.
-        slack: Reserved over allocated memory, the median.
         speed: Measured over predicted tokens per second, the median; None where no run had a prediction.
         runs: Number of runs this rests on.
         notes: Sentences for whoever reads the estimate: where the figures come from, and faults of the formula.
     """
 
     context: int | None
-    slack: float
     speed: float | None
     runs: int
     notes: tuple[str, ...]
@@ -176,22 +174,24 @@ def calibration(
         return None
     contexts = [run.context for run in runs if run.context is not None]
     context = round(statistics.median(contexts)) if contexts else None
-    slack = statistics.median(run.reserved / run.allocated for run in runs)
     speeds = [
         run.tokens_per_second / run.estimated_tokens_per_second
         for run in runs
         if run.tokens_per_second and run.estimated_tokens_per_second
     ]
-    notes = [_source_note(len(runs), card, context, slack), *_faults(runs, model)]
-    return Calibration(context, slack, statistics.median(speeds) if speeds else None, len(runs), tuple(notes))
+    speed = statistics.median(speeds) if speeds else None
+    notes = [*_source_note(len(runs), card, context, speed), *_faults(runs, model)]
+    return Calibration(context, speed, len(runs), tuple(notes))
 
 
-def _source_note(count: int, card: str, context: int | None, slack: float) -> str:
-    figures = (
-        f"slack {slack - 1:.1%}" if context is None else f"context {context / _GIB:.2f} GiB, slack {slack - 1:.1%}"
-    )
-    runs = "one earlier run" if count == 1 else f"{count} earlier runs"
-    return f"Corrected by {runs} on this {one_line(card, 60)} with the same libraries: {figures}."
+def _source_note(count: int, card: str, context: int | None, speed: float | None) -> Iterator[str]:
+    figures = [] if context is None else [f"context {context / _GIB:.2f} GiB"]
+    if speed is not None:
+        figures.append(f"{speed:.0%} of the predicted speed")
+    if figures:
+        runs = "one earlier run" if count == 1 else f"{count} earlier runs"
+        told = ", ".join(figures)
+        yield f"Corrected by {runs} on this {one_line(card, 60)} with the same libraries: {told}."
 
 
 def _faults(runs: Sequence[MeasuredRun], model: str | None) -> Iterator[str]:

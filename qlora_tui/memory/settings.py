@@ -5,6 +5,7 @@ The engine resolves with the same functions as the estimate shows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -23,6 +24,7 @@ from qlora_tui.memory.recipe import (
     Recipe,
     Regime,
 )
+from qlora_tui.memory.speed import filled_share
 from qlora_tui.memory.static import static_memory
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ CPU_TOKENS_PER_MICRO_BATCH: Final = 1024
 """What a micro-batch may hold where nothing better is known: below some thousand tokens a GPU waits for its host, and a
 CPU has nothing to gain above a thousand."""
 _FLASH_CAPABILITY: Final = (8, 0)
+_SAMPLED: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class Rows:
 
     Attributes:
         packed: What ``data.packing`` became; None takes packing for granted where it is ``auto``.
-        filled: Share of a batch's tokens that are not padding.
+        lengths: Tokens of rows that are not packed, a sample: they tell how much padding a batch carries.
         row: Tokens of a packed row as its tokens see it: the mean of the squares of the lengths over their mean.
         longest: Tokens of the longest row, where it is shorter than ``max_length``.
         sequences: What the trainer sees as rows in one pass: packed sequences if packing.
@@ -60,14 +63,24 @@ class Rows:
     """
 
     packed: bool | None = None
-    filled: float = 1.0
+    lengths: tuple[int, ...] = ()
     row: int | None = None
     longest: int | None = None
     sequences: int | None = None
     tokens: int | None = None
 
+    def filled(self, micro_batch: int) -> float:
+        """Share of a micro-batch's tokens that are not padding."""
+        return filled_share(self.lengths, micro_batch)
+
 
 NO_ROWS: Final = Rows()
+
+
+def sample_of_lengths(lengths: Sequence[int]) -> tuple[int, ...]:
+    """At most 100 lengths that lie as all of them do."""
+    ordered = sorted(lengths)
+    return tuple(ordered[:: -(-len(ordered) // _SAMPLED) or 1])
 
 
 @dataclass(frozen=True, slots=True)

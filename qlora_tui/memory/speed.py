@@ -7,6 +7,7 @@ published rates only, which is why every result has a band.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -112,6 +113,19 @@ def throughput(
     """
     point = filled * recipe.tokens / step_time(dimensions, recipe, card, row=row).total
     return Throughput(point * (1 - _UNCERTAINTY), point, point * (1 + _UNCERTAINTY))
+
+
+def filled_share(lengths: Sequence[int], micro_batch: int) -> float:
+    """Share of tokens that are not padding where rows come in any order and are padded to their batch's longest."""
+    if not lengths:
+        return 1.0
+    rows = sorted(lengths)
+    count = len(rows)
+    longest = sum(
+        length * ((index / count) ** micro_batch - ((index - 1) / count) ** micro_batch)
+        for index, length in enumerate(rows, start=1)
+    )
+    return sum(rows) / count / longest
 
 
 def _matrix_operations(dimensions: Dimensions, recipe: Recipe, forwards: float) -> float:

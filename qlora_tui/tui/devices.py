@@ -24,7 +24,7 @@ def device_for(card: str | None, gpu: int, hardware: Hardware | None) -> Device 
     if chosen is None:
         return this_device(hardware)
     memory = chosen.instances[0].memory if chosen.mig and chosen.instances else chosen.memory
-    return device_of(chosen, memory)
+    return device_of(chosen, memory, hardware.driver)
 
 
 def chosen_uuid(gpu: int, hardware: Hardware | None) -> str | None:

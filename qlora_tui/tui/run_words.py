@@ -10,8 +10,8 @@ from textual.content import Content
 
 from qlora_tui.runs.directory import RunStatus
 from qlora_tui.runs.events import Advice, Comparison, Memory, Sample
-from qlora_tui.runs.progress import PhaseProgress
-from qlora_tui.runs.telling import amount, describe_remaining, duration, number
+from qlora_tui.runs.progress import PhaseProgress, Remaining
+from qlora_tui.runs.telling import amount, duration, number
 from qlora_tui.runs.view import LogLine, RunView
 from qlora_tui.text import one_line, printable
 from qlora_tui.tui.follower import Condition, Trouble
@@ -51,7 +51,7 @@ def _facts(view: RunView, condition: Condition, now: float) -> list[str]:
     if condition.behind:
         facts.append(f"reading the log, {condition.behind / 1e6:,.0f} MB to go")
     elif condition.status == "running" and progress.phases:
-        facts.append(describe_remaining(progress.remaining(now)))
+        facts.append(_remaining(progress.remaining(now)))
     elif progress.finished is not None:
         facts.append(f"took {duration(progress.finished.seconds)}")
     if progress.best_eval is not None:
@@ -61,21 +61,32 @@ def _facts(view: RunView, condition: Condition, now: float) -> list[str]:
     return facts
 
 
-def phase_line(view: RunView, condition: Condition) -> Content:
-    """Every phase with its state; the one that runs with how far it is."""
-    text = Content("")
-    for phase in view.progress.phases.values():
-        text = text.append(_phase(phase, condition.status == "running")).append("  ")
-    return text if view.progress.phases else Content.styled("waiting for the first event", "dim")
+def _remaining(remaining: Remaining) -> str:
+    if remaining.seconds <= 0 and remaining.unknown:
+        return "time left not known yet"
+    rest = " + " + ", ".join(remaining.unknown) if remaining.unknown else ""
+    return f"{duration(remaining.seconds)}{rest} left"
 
 
-def _phase(phase: PhaseProgress, alive: bool) -> Content:
+def phase_line(view: RunView, condition: Condition, width: int) -> Content:
+    """Every phase with its state; the one that runs with how far it is, in detail if there is room in ``width``."""
+    if not view.progress.phases:
+        return Content.styled("waiting for the first event", "dim")
+    alive = condition.status == "running"
+    full, brief = (
+        Content("  ").join(_phase(phase, alive, detailed) for phase in view.progress.phases.values())
+        for detailed in (True, False)
+    )
+    return full if full.cell_length <= width else brief
+
+
+def _phase(phase: PhaseProgress, alive: bool, detailed: bool) -> Content:
     if phase.ended is not None:
         return Content.styled(f"✓ {phase.name}", "$success")
     if not phase.active:
         return Content.styled(f"· {phase.name}", "dim")
     done = "" if phase.fraction is None else f" {phase.fraction:.0%}"
-    far = amount(phase) or one_line(phase.message, 40)
+    far = (amount(phase) or one_line(phase.message, 40)) if detailed else ""
     words = f"▸ {phase.name}{done}" + (f" ({far})" if far else "")
     return Content.styled(
         words if alive else f"✗ {phase.name}{done}, broken off", "bold $primary" if alive else "$error"

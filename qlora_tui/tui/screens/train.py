@@ -107,10 +107,10 @@ class TrainScreen(Screen[None]):
 
     def field_help(self) -> Help:
         live = self.follower.condition.status == "running"
-        goes_on = "It goes on whatever happens to this terminal; `qlora-tui attach` comes back to it."
+        goes_on = "It goes on without this terminal; `qlora-tui attach` comes back."
         return Help(
             "Training",
-            goes_on if live else "Held-out loss tells what was learnt; c asks the adapter, o compares two runs.",
+            goes_on if live else "c asks the adapter, o compares the loss of two runs.",
             "Faint: the loss of each step. Bold: smoothed. Points: held-out rows, which tell whether it learns or only "
             "remembers.",
         )
@@ -212,7 +212,7 @@ class TrainScreen(Screen[None]):
 
     def _draw_head(self, view: RunView, condition: Condition, now: float) -> None:
         self._say("run-head", run_words.headline(self.run.name, view, condition, now))
-        self._say("run-phases", run_words.phase_line(view, condition))
+        self._say("run-phases", run_words.phase_line(view, condition, self.size.width - 4))
         self._say("run-trouble", run_words.trouble_text(condition) if condition.trouble else None, layout=True)
         self._say("run-result", run_words.result_text(view, condition), layout=True)
         bar, current = self.query_one("#run-bar", ProgressBar), view.progress.current

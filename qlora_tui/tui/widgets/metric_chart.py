@@ -181,6 +181,8 @@ class MetricChart(Vertical):
 
     def _legend(self) -> Content:
         text = Content.styled(self._title + (" (log scale)" if self._logarithmic else ""), "bold")
+        if not any(len(line.curve.x) or line.curve.broken for line in self._lines):
+            return text.append(Content.styled("   begins with the first step", "dim"))
         for line in self._lines:
             if not len(line.curve.x) and not line.curve.broken:
                 continue

@@ -130,9 +130,13 @@ def _refuse_mixture(found: RowMapping, rows: Sequence[RawRow]) -> None:
     if (other.format, other.columns) != (found.format, found.columns):
         raise DataError(
             "The rows have different formats.",
-            f"Most are read as {found.format}, but row {others[0].number} looks like {other.format}.",
+            f"Most are read as {_read_as(found)}, but row {others[0].number} looks like {_read_as(other)}.",
             "Put the rows of each format into a file of their own.",
         )
+
+
+def _read_as(found: RowMapping) -> str:
+    return f"{found.format} from {listed(list(found.columns.values()))}"
 
 
 def _no_column(column: str, seen: Sequence[str], where: str) -> DataError:

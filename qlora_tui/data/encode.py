@@ -7,10 +7,12 @@ as padding stays trained.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -115,6 +117,11 @@ class Encoder:
     def template_fingerprint(self) -> str:
         """SHA-256 of the chat template's source."""
         return self.template.fingerprint
+
+    @cached_property
+    def tokenizer_fingerprint(self) -> str:
+        """SHA-256 of the tokenizer, whatever file it comes from."""
+        return hashlib.sha256(self.tokenizer.to_str().encode()).hexdigest()
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,6 +46,19 @@ class Data:
     ) -> str:
         """SHA-256 of the files, or of a data set's commit; see :func:`qlora_tui.data.reading.fingerprint`."""
         return fingerprint(self.source, report, see)
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Within it, a fault of the rows says whose they are, unless it is one of the config's ``data`` section."""
+        try:
+            yield
+        except DataError as error:
+            shown = repr(one_line(self.source.name, 160))
+            known = (self.source.name, *(file.name for file in self.source.files or ()))
+            if not error.what.startswith("data.") and not any(name in str(error) for name in known):
+                error.what = f"{error.what.rstrip('.')} ({shown})."
+                error.args = (f"{error.what} {error.why} {error.hint}",)
+            raise
 
     def _told(self) -> AbstractContextManager[None]:
         if self.source.revision is None:

@@ -127,7 +127,8 @@ class Inspector:
         Raises:
             DataError: if the rows cannot be read or mapped, or there is no such row.
         """
-        mapping = Preparation(self._first, self.encoder, self._section).mapping
+        with self.training.data.named():
+            mapping = Preparation(self._first, self.encoder, self._section).mapping
         shown = self.preview(which if isinstance(which, int) else "first")
         return Glance(mapping.format, mapping.columns, mapping.reason, shown)
 
@@ -198,12 +199,13 @@ class Inspector:
     def _audited(
         self, name: str, part: Part, rows: int | None, audit: Audit, redactor: Redactor | None
     ) -> PreparationReport:
-        preparation = Preparation(part.rows(), self.encoder, self._section, redactor)
-        for outcomes in preparation.chunks():
-            audit.add(outcomes)
-            self._report(f"{name} rows", preparation.seen, rows and max(rows, preparation.seen))
-        self._report(f"{name} rows", preparation.seen, preparation.seen)
-        return preparation.report()
+        with part.data.named():
+            preparation = Preparation(part.rows(), self.encoder, self._section, redactor)
+            for outcomes in preparation.chunks():
+                audit.add(outcomes)
+                self._report(f"{name} rows", preparation.seen, rows and max(rows, preparation.seen))
+            self._report(f"{name} rows", preparation.seen, preparation.seen)
+            return preparation.report()
 
     def _inspected(self, lines: dict[str, int | None]) -> Inspection:
         training = Audit(self.encoder.text_of)

@@ -36,7 +36,7 @@ def key(config: RunConfig, fingerprints: dict[str, str], encoder: Encoder, model
         "data": settings,
         "fingerprints": fingerprints,
         "template": encoder.template_fingerprint,
-        "tokenizer": hashlib.sha256(encoder.tokenizer.to_str().encode()).hexdigest(),
+        "tokenizer": encoder.tokenizer_fingerprint,
         "licence": model.licence,
         "code": _code(),
     }

@@ -66,10 +66,12 @@ def load_rows(
     redactor = Redactor() if config.data.redact else None
     training = open_training(config.data, on_fetch)
     evaluation = open_evaluation(config.data, training, on_fetch)
-    prepared = prepare(training.rows(), encoder, config.data, on_progress, redactor)
+    with training.named():
+        prepared = prepare(training.rows(), encoder, config.data, on_progress, redactor)
     fingerprints, warnings = {"train": training.fingerprint()}, [*training.notes, *prepared.report.warnings]
     if evaluation is not None:
-        measured = prepare(evaluation.rows(), encoder, config.data, on_progress, redactor)
+        with evaluation.named():
+            measured = prepare(evaluation.rows(), encoder, config.data, on_progress, redactor)
         fingerprints["evaluation"] = evaluation.fingerprint()
         told = [*evaluation.notes, *measured.report.row_warnings()]
         warnings += [f"Evaluation rows: {warning}" for warning in told]

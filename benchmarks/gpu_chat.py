@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final
 
 import torch
 from peft import get_peft_model
-from transformers import GenerationConfig, StaticCache
+from transformers import GenerationConfig, StoppingCriteria
+from transformers.generation.streamers import BaseStreamer
 
 from benchmarks.gpu import Bench, Case
 from benchmarks.gpu_runs import Model, config_of
 from benchmarks.random_model import bare_again
+from qlora_tui.engine.decode_graph import GraphDecoder
 from qlora_tui.engine.load import lora_config
+from qlora_tui.engine.stream import Sampling
 
 MODEL: Final = "llama 8B"
 PROMPT: Final = 500
@@ -103,66 +105,45 @@ def _base_alone(chat: Any, prompt: torch.Tensor, tokens: int) -> Case:
         return _generate(chat, prompt, tokens)
 
 
-@torch.no_grad()
 def _graph(chat: Any, prompt: torch.Tensor, tokens: int, repeat: int = 2) -> Case:
-    """A static cache, and one decoding step recorded as a CUDA graph that is replayed for each token.
+    """What the playground does on a GPU: one decoding step recorded as a CUDA graph, the choice outside."""
+    decoder = GraphDecoder(chat, record=torch.cuda.is_available())
+    ids, sampling = prompt[0].tolist(), Sampling(tokens)
+    chat.generation_config = _settings(tokens)
+    chat.generation_config.eos_token_id = []
+    answer = _Answer()
 
-    No compilation: recording takes a second. Greedy choice is part of the graph.
-    """
-    base = chat.get_base_model()
-    length = prompt.shape[1]
-    cache = StaticCache(config=base.config, max_cache_len=length + tokens + 8)
-    token = torch.zeros((1, 1), dtype=torch.long, device=prompt.device)
-    place = torch.zeros((1, 1), dtype=torch.long, device=prompt.device)
+    def generate(limit: int) -> None:
+        decoder.prepare(ids, limit, "adapter")
+        answer.tokens.clear()
+        decoder.generate(limit, "adapter", sampling, answer, _Never())
 
-    def prefill() -> None:
-        cache.reset()
-        positions = torch.arange(length, device=prompt.device)[None]
-        output = chat(input_ids=prompt, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        token.copy_(output.logits[:, -1:].argmax(-1))
-        place.fill_(length)
-
-    def step() -> None:
-        output = chat(input_ids=token, position_ids=place, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        token.copy_(output.logits[:, -1:].argmax(-1))
-        place.add_(1)
-
-    replay, recording = step, 0.0
-    prefill()
-    if torch.cuda.is_available():
-        start = time.perf_counter()
-        with _side_stream():
-            for _ in range(3):
-                step()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            step()
-        recording, replay = time.perf_counter() - start, graph.replay
-    firsts, wholes, answer = [], [], []
-    for _ in range(repeat):
-        firsts.append(_timed(prefill))
-        answer = [token.clone()]
-
-        def decode() -> None:
-            for _ in range(tokens - 1):
-                replay()
-                answer.append(token.clone())  # noqa: B023
-
-        wholes.append(_timed(decode))
+    first_call = _timed(lambda: decoder.prepare(ids, tokens, "adapter"))
+    firsts = [_timed(lambda: generate(1)) for _ in range(3)]
+    wholes = [_timed(lambda: generate(tokens)) for _ in range(repeat)]
+    first, whole = statistics.median(firsts), statistics.median(wholes)
     return {
-        "recording_seconds": round(recording, 3),
-        "first_token_seconds": round(min(firsts), 4),
-        "tokens_per_second": round((tokens - 1) / min(wholes), 2),
-        "answer": [int(each) for each in answer[:16]],
+        "first_call_seconds": round(first_call, 3),
+        "first_token_seconds": round(first, 4),
+        "tokens_per_second": round((tokens - 1) / max(1e-9, whole - first), 2),
+        "answer": answer.tokens[1:17],
         "allocated": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
     }
 
 
-@contextmanager
-def _side_stream() -> Iterator[None]:
-    """What is recorded has to have run before, on another stream than the usual one."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        yield
-    torch.cuda.current_stream().wait_stream(stream)
+class _Answer(BaseStreamer):
+    """The tokens that came, after the prompt."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+
+    def put(self, value: torch.Tensor) -> None:
+        self.tokens.append(int(value.flatten()[-1]))
+
+    def end(self) -> None:
+        pass
+
+
+class _Never(StoppingCriteria):
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_keywords: Any) -> torch.Tensor:
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)

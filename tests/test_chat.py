@@ -26,6 +26,7 @@ from qlora_tui.engine import chat
 from qlora_tui.engine.chat import ChatArguments, parse_request, run_chat
 from qlora_tui.engine.chat_session import ADAPTER_FILE, ChatSession, ChatTarget, find_target
 from qlora_tui.engine.convert import convert_gguf
+from qlora_tui.engine.decode_graph import GraphDecoder
 from qlora_tui.engine.load import attach_new_adapter, load_base
 from qlora_tui.engine.requests import Side
 from qlora_tui.engine.stream import Reply, Sampling, TextPieces
@@ -427,6 +428,33 @@ def test_sampling_repeats_by_seed(session: ChatSession) -> None:
 
     assert text(1) == text(1)
     assert text(1) != text(2)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("sampling", [Sampling(40), Sampling(12, temperature=1.5, top_p=0.9, seed=3)])
+def test_steps_on_a_static_cache_answer_like_generate(
+    session: ChatSession, sampling: Sampling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU records, run as usual: the first answers make the cache, the last ones find it used."""
+    usual = {side: "".join(session.reply(QUESTION, side, sampling)) for side in get_args(Side)}
+    monkeypatch.setattr(session, "_decoder", GraphDecoder(session._model, record=False))
+    for turns in (QUESTION, (Turn("user", "word " * 600),), QUESTION):
+        for side in get_args(Side):
+            reply = session.reply(turns, side, sampling)
+            text = "".join(reply)
+            assert turns != QUESTION or text == usual[side]
+            assert reply.tokens <= sampling.max_tokens
+
+
+@pytest.mark.full
+def test_a_model_that_cannot_be_recorded_is_answered_for_by_generate(
+    session: ChatSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Recording asks for CUDA, which is not there: as good a reason as any.
+    monkeypatch.setattr(session, "_decoder", GraphDecoder(session._model, record=True))
+    assert "Paris" in "".join(session.reply(QUESTION, "adapter", Sampling(max_tokens=10)))
+    assert session._decoder is None
+    assert "Traceback" in capsys.readouterr().err
 
 
 @pytest.mark.full

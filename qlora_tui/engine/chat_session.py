@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import GenerationConfig, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
@@ -22,6 +24,7 @@ from qlora_tui.data.encode import Encoder
 from qlora_tui.data.formats import Turn
 from qlora_tui.engine.checkpoints import complete_checkpoints
 from qlora_tui.engine.convert import convert_gguf
+from qlora_tui.engine.decode_graph import GraphDecoder
 from qlora_tui.engine.load import attach_saved_adapter, load_base
 from qlora_tui.engine.requests import Side
 from qlora_tui.engine.stream import Reply, Sampling, TextPieces, find_end_ids, generate_tokens
@@ -146,6 +149,7 @@ class ChatSession:
         self._model = model
         self._encoder = encoder
         self._end_ids = find_end_ids(model, encoder)
+        self._decoder = GraphDecoder(model, record=True) if model.device.type == "cuda" else None
         # A model's own defaults (repetition penalty, top-k, …) would change what was asked for.
         model.generation_config = GenerationConfig(eos_token_id=self._end_ids, pad_token_id=self._end_ids[0])
 
@@ -193,9 +197,23 @@ class ChatSession:
 
         def generate(streamer: BaseStreamer, stopping: StoppingCriteria) -> None:
             with self._model.disable_adapter() if side == "base" else nullcontext():
-                generate_tokens(self._model, prompt, limit, sampling, streamer, stopping)
+                if (decoder := self._ready(prompt, limit, side)) is not None:
+                    decoder.generate(limit, side, sampling, streamer, stopping)
+                else:
+                    generate_tokens(self._model, prompt, limit, sampling, streamer, stopping)
 
         return Reply(generate, TextPieces(self._decode), frozenset(self._end_ids))
+
+    def _ready(self, prompt: list[int], limit: int, side: Side) -> GraphDecoder | None:
+        """The fast decoder with the prompt read; None where there is none, or this model cannot be recorded."""
+        if self._decoder is not None:
+            try:
+                self._decoder.prepare(prompt, limit, side)
+            except Exception:  # any operation of any model may be one that a graph cannot hold
+                traceback.print_exc()
+                self._decoder = None
+                torch.cuda.empty_cache()
+        return self._decoder
 
     def _decode(self, ids: Sequence[int]) -> str:
         text: str = self._encoder.tokenizer.decode(list(ids), skip_special_tokens=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ class StandInSession:
         self.rows: list[dict[str, Any]] = list(ROWS)
         self.failures: dict[str, QloraError] = {}
         self.results: dict[str, dict[str, Any]] = {}
+        self.effects: dict[str, Callable[[], object]] = {}
+        """What happens on the disk when something is asked."""
         self.hold = asyncio.Event()
         """Answers wait for it after their first word."""
         self.hold.set()
@@ -58,6 +60,7 @@ class StandInSession:
                 yield event
         else:
             yield {"event": "progress", "message": "working \x1b[31mhard"}
+            self.effects.get(do, dict)()
             yield {"event": "done", **self.results.get(do, {})}
 
     async def _generate(self, side: str) -> AsyncIterator[dict[str, Any]]:

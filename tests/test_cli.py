@@ -322,7 +322,10 @@ def test_schema_and_paths() -> None:
 def test_an_unexpected_fault_becomes_one_sentence_and_a_log(isolated_home: Path) -> None:
     (runs_directory() / "odd").mkdir(parents=True)
     (runs_directory() / "odd" / "config.yaml").mkdir()
-    code = "import sys, qlora_tui.cli as cli; cli.app.command('fault')(lambda: 1 / 0); sys.exit(cli.main())"
+    code = (
+        "import sys; from qlora_tui import cli, commands; "
+        "commands.app.command('fault')(lambda: 1 / 0); sys.exit(cli.main())"
+    )
     result = subprocess.run([sys.executable, "-c", code, "fault"], capture_output=True, text=True, timeout=60)
     log = isolated_home / "state" / "crash.log"
     assert_error(result, ExitCode.RUN_FAILED, "ZeroDivisionError", str(log))
@@ -340,7 +343,7 @@ def test_nothing_heavy_is_loaded() -> None:
     played(a_run(), "completed")
     code = """
 import sys
-import qlora_tui.cli, qlora_tui.headless, qlora_tui.terminal.live_display, qlora_tui.train_command
+import qlora_tui.commands, qlora_tui.cli, qlora_tui.headless, qlora_tui.terminal.live_display, qlora_tui.train_command
 import qlora_tui.terminal.chatting
 import qlora_tui.runs.overview, qlora_tui.terminal.replay, qlora_tui.terminal.faults
 from qlora_tui.runs import directory, events, feed, files, launch

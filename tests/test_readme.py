@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from qlora_tui.cli import app
+from qlora_tui.commands import app
 from qlora_tui.config import DataSection
 from qlora_tui.config_file import parse_config
 from qlora_tui.data.detection import detect

@@ -12,7 +12,7 @@ from textual.widgets import Button, Input
 from tui_helpers import CHOSEN, Machine, application, card, drive, machine, overview, press, screen_text, settle
 
 from qlora_tui.errors import DataError, RunError
-from qlora_tui.tui.answers import load_draft
+from qlora_tui.tui.draft import load_draft
 from qlora_tui.tui.preferences import load_preferences
 from qlora_tui.tui.screens.home import HomeScreen
 from qlora_tui.tui.screens.question import QuestionScreen

@@ -16,7 +16,7 @@ from qlora_tui.tui.view import view_of
 
 HEAVY = (
     "torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets", "gguf", "scipy", "sacrebleu",
-    "rouge_score", "sklearn", "pandas", "pyarrow", "nltk",
+    "rouge_score", "sklearn", "pandas", "pyarrow", "nltk", "tokenizers", "jinja2",
 )  # fmt: skip
 _WALK = """
 import json, sys, time
@@ -58,13 +58,21 @@ def test_a_walk_up_to_launch_loads_nothing_heavy(tmp_path: Path) -> None:
     assert [name for name in HEAVY if name in told["modules"]] == []
 
 
-def test_home_needs_neither_a_tokenizer_nor_numbers_nor_the_hub() -> None:
-    code = "import sys, qlora_tui.tui.app, qlora_tui.tui.screens.home; print(*sys.modules)"
+def test_the_first_screen_needs_neither_a_parser_nor_a_schema_nor_numbers() -> None:
+    code = """
+import sys
+import qlora_tui.cli
+from qlora_tui.tui.app import QloraApp
+from qlora_tui.tui.screens.home import HomeScreen
+assert not QloraApp().begun
+print(*sys.modules)
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = done.stdout.split()
-    assert {"numpy", "tokenizers", "jinja2", "huggingface_hub", "httpx2", "typer", "textual_plot"} & set(
-        loaded
-    ) == set()
+    unwanted = {
+        "pydantic", "yaml", "psutil", "pynvml", "numpy", "tokenizers", "jinja2", "huggingface_hub", "httpx2", "typer",
+        "textual_plot",
+    }  # fmt: skip
+    assert unwanted & set(done.stdout.split()) == set()
 
 
 def test_an_answer_and_its_fit_take_less_than_a_frame() -> None:

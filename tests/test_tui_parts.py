@@ -17,10 +17,11 @@ from tui_helpers import CARD, INSPECTION, PREVIEW, card, machine
 from qlora_tui.advice.fitting import fastest_that_fits
 from qlora_tui.advice.presets import PRESETS, PresetName, preset_of
 from qlora_tui.memory.fit import fit_of
-from qlora_tui.tui.answers import Answers, draft_file, drop_draft, first_recipe, load_draft, save_draft, with_values
+from qlora_tui.tui.answers import Answers, first_recipe, with_values
 from qlora_tui.tui.base_models import listed_models
 from qlora_tui.tui.data_files import files_near
 from qlora_tui.tui.devices import device_for
+from qlora_tui.tui.draft import draft_file, drop_draft, load_draft, save_draft
 from qlora_tui.tui.fields import DATA_FIELDS, FIELDS, problem, shown_text, with_text
 from qlora_tui.tui.fit_view import four_bit_size, parts
 from qlora_tui.tui.inspections import Seen, key_of, rows_of

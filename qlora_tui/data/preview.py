@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from qlora_tui.data.encode import Encoder
-from qlora_tui.data.prepare import Outcome
+if TYPE_CHECKING:
+    from qlora_tui.data.encode import Encoder
+    from qlora_tui.data.prepare import Outcome
 
 Which = Literal["first", "longest", "shortest", "random"] | int
 """A row of the data: by its number, or by what is special about it."""

@@ -1,4 +1,8 @@
-"""A run's directory: its names, how it is created and opened, and what state it is in."""
+"""A run's directory: its names, how it is created and opened, and what state it is in.
+
+Configs and events need pydantic, which takes longer to load than a list of no runs: they are imported where they are
+used.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +12,16 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import psutil
 
-from qlora_tui.config import RunConfig
-from qlora_tui.config_file import dump_config, load_config
 from qlora_tui.errors import EnvironmentFault, RunError
 from qlora_tui.paths import runs_directory
-from qlora_tui.runs.events import RunFinished
-from qlora_tui.runs.feed import last_event, last_step
 from qlora_tui.runs.files import write_atomic
+
+if TYPE_CHECKING:
+    from qlora_tui.config import RunConfig
 
 RunStatus = Literal["created", "running", "completed", "early_stopped", "stopped", "failed", "interrupted"]
 
@@ -73,6 +76,8 @@ class RunDirectory:
         Raises:
             ConfigError: if the file is missing or damaged.
         """
+        from qlora_tui.config_file import load_config
+
         return load_config(self.config)
 
     def claim(self) -> None:
@@ -95,6 +100,9 @@ class RunDirectory:
         """What the run is doing, or how it ended."""
         if self.owner() is not None:
             return "running"
+        from qlora_tui.runs.events import RunFinished
+        from qlora_tui.runs.feed import last_event
+
         last = last_event(self.events)
         if last is None:
             return "created"
@@ -108,6 +116,8 @@ def create_run(config: RunConfig) -> RunDirectory:
         RunError: if a run of that name exists and may not be replaced, or is alive.
         EnvironmentFault: if the folder cannot be written.
     """
+    from qlora_tui.config_file import dump_config
+
     parent = Path(config.output.directory).expanduser() if config.output.directory else runs_directory()
     run = RunDirectory((parent / config.name).absolute())
     if run.path.exists():
@@ -149,6 +159,8 @@ def _make_room(run: RunDirectory, *, overwrite: bool) -> None:
 
 def _never_trained(run: RunDirectory) -> bool:
     """Whether the run ended before it had anything to lose, such as one whose data file was mistyped."""
+    from qlora_tui.runs.feed import last_step
+
     over = run.status() in ("failed", "stopped", "interrupted")
     kept = run.adapter.exists() or any(run.checkpoints.glob("checkpoint-*"))
     return over and not kept and last_step(run.events) == 0

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qlora_tui.runs.directory import RunDirectory, RunStatus, list_runs
-from qlora_tui.runs.events import Eval, RunFinished, Step, from_line
 from qlora_tui.text import one_line
 
 _HEAD_BYTES = 120
@@ -54,6 +53,8 @@ def overviews() -> list[RunOverview]:
 
 def overview(run: RunDirectory) -> RunOverview:
     """What there is to say about one run."""
+    from qlora_tui.runs.events import Eval, RunFinished, Step, from_line
+
     lines: dict[str, bytes] = {}
     try:
         with run.events.open("rb") as handle:

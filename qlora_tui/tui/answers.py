@@ -1,29 +1,19 @@
-"""What has been answered so far: a recipe, and which parts of it a person has chosen. Saved at every change.
-
-The draft is one file, whole or not there, so that a crash of anything costs nothing that was answered.
-"""
+"""What has been answered so far: a recipe, and which parts of it a person has chosen."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from qlora_tui.advice.presets import PRESETS, PresetName
 from qlora_tui.config import DataSection, RunConfig
-from qlora_tui.paths import state_directory
-from qlora_tui.runs.files import write_atomic
 from qlora_tui.text import one_line
 
 NO_DATA: Final = "(nothing chosen yet)"
 FIRST_NAME: Final = "my-run"
-_VERSION: Final = 1
-_MOST_BYTES: Final = 1_000_000
 
 
 def first_recipe() -> RunConfig:
@@ -111,62 +101,3 @@ def problem_of(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     reason = first.get("ctx", {}).get("error") or first["msg"]
     return one_line(str(reason), 160)
-
-
-def draft_file() -> Path:
-    """Where unfinished answers are kept."""
-    return state_directory() / "draft.json"
-
-
-def save_draft(answers: Answers, path: Path | None = None) -> None:
-    """Keep the answers.
-
-    Raises:
-        OSError: if the state folder cannot be written.
-    """
-    path = path or draft_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    values = {
-        "version": _VERSION,
-        "config": answers.config.model_dump(),
-        "model_chosen": answers.model_chosen,
-        "licence_accepted": answers.licence_accepted,
-        "card": answers.card,
-        "gpu": answers.gpu,
-        "name_chosen": answers.name_chosen,
-        "unusable": dict(answers.unusable),
-        "step": answers.step,
-    }
-    write_atomic(path, json.dumps(values, indent=1) + "\n")
-
-
-def load_draft(path: Path | None = None) -> Answers | None:
-    """The kept answers; None if there are none that can be read."""
-    with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
-        path = path or draft_file()
-        if path.stat().st_size > _MOST_BYTES:
-            return None
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if values["version"] != _VERSION:
-            return None
-        return Answers(
-            config=RunConfig.model_validate(values["config"]),
-            model_chosen=values["model_chosen"] is True,
-            licence_accepted=_text(values["licence_accepted"]),
-            card=_text(values["card"]),
-            gpu=int(values["gpu"]),
-            name_chosen=values["name_chosen"] is True,
-            unusable={str(key): str(text) for key, text in values["unusable"].items()},
-            step=min(5, max(1, int(values["step"]))),
-        )
-    return None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def drop_draft(path: Path | None = None) -> None:
-    """Forget them: they have become a run, or a person starts anew."""
-    with suppress(OSError):
-        (path or draft_file()).unlink(missing_ok=True)

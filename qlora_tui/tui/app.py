@@ -19,7 +19,7 @@ from textual.worker import get_current_worker
 
 from qlora_tui.errors import QloraError
 from qlora_tui.tui.actions import Actions
-from qlora_tui.tui.answers import Answers, drop_draft, load_draft, save_draft
+from qlora_tui.tui.draft import draft_file, drop_draft, load_draft, save_draft
 from qlora_tui.tui.line_filters import AsciiFilter, SafeFilter
 from qlora_tui.tui.preferences import Preferences, load_preferences, save_preferences
 from qlora_tui.tui.services import Services
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from qlora_tui.data.preview import Which
     from qlora_tui.hardware import Hardware
     from qlora_tui.runs.directory import RunDirectory
+    from qlora_tui.tui.answers import Answers
     from qlora_tui.tui.inspecting import Inspections
     from qlora_tui.tui.inspections import Seen
 
@@ -60,7 +61,8 @@ class QloraApp(App[str]):
         Binding("f5", "refresh_machine", "Look again", show=False, id="app.refresh", tooltip="Read the GPUs again"),
     ]
 
-    answers: reactive[Answers] = reactive(Answers, init=False)
+    answered: reactive[int] = reactive(0, init=False)
+    """Counts the changes of :attr:`answers`."""
     hardware: reactive[Hardware | None] = reactive(None, init=False)
     seen: reactive[Seen | None] = reactive(None, init=False)
     looked_up: reactive[dict[str, str]] = reactive(dict, init=False)
@@ -84,9 +86,7 @@ class QloraApp(App[str]):
         self._inspections: Inspections | None = None
         self._interrupted = 0.0
         self._save_timer: Any = None
-        draft = load_draft()
-        self.draft_found = draft is not None
-        self.set_reactive(QloraApp.answers, draft or Answers())
+        self._answers: Answers | None = None
 
     # Appearance
 
@@ -110,7 +110,6 @@ class QloraApp(App[str]):
             self.go_home()
         else:
             self.open_station(*self.begins_with)
-        self.look_at_machine()
 
     def handle_bindings_clash(self, clashed_bindings: set[Binding], node: Any) -> None:
         names = ", ".join(sorted(binding.id or binding.action for binding in clashed_bindings))
@@ -144,11 +143,26 @@ class QloraApp(App[str]):
 
     # Answers
 
+    @property
+    def answers(self) -> Answers:
+        """What has been answered so far. A first screen without a draft does not need it, and starts faster so."""
+        if self._answers is None:
+            from qlora_tui.tui.answers import Answers
+
+            self._answers = load_draft() or Answers()
+        return self._answers
+
+    @property
+    def begun(self) -> bool:
+        """Whether there are answers to go on with."""
+        return (self._answers is not None or draft_file().exists()) and self.answers.begun
+
     def change(self, answers: Answers) -> None:
         """Take new answers; they are saved a moment later."""
         if answers == self.answers:
             return
-        self.answers = answers
+        self._answers = answers
+        self.answered += 1
         if self._save_timer is not None:
             self._save_timer.stop()
         self._save_timer = self.set_timer(_SAVE_AFTER, self._save_soon)
@@ -167,8 +181,9 @@ class QloraApp(App[str]):
 
     def start_anew(self) -> None:
         """Forget the answers."""
+        from qlora_tui.tui.answers import Answers
+
         drop_draft()
-        self.draft_found = False
         self.change(Answers())
 
     def on_unmount(self) -> None:

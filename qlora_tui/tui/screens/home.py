@@ -89,7 +89,7 @@ class HomeScreen(Screen[None]):
         self._draw_runs()
         self.query_one("#begin").focus()
         self._timer = self.set_interval(_POLL_SECONDS, self._poll)
-        self._poll()
+        self.call_after_refresh(self._poll)
 
     def on_screen_suspend(self) -> None:
         if self._timer is not None:
@@ -162,8 +162,8 @@ class HomeScreen(Screen[None]):
 
     def _draw_beginnings(self) -> None:
         options = []
-        answers = self.application.answers
-        if answers.begun:
+        if self.application.begun:
+            answers = self.application.answers
             chosen = [answers.config.model.source] if answers.model_chosen else []
             chosen += [answers.config.data.source] if answers.data_chosen else []
             detail = one_line(", ".join(chosen) or "a recipe", 90)
@@ -186,7 +186,7 @@ class HomeScreen(Screen[None]):
             self.application.open_station("train", self._directory(run))
 
     def action_begin(self) -> None:
-        if self.application.answers.begun:
+        if self.application.begun:
             self._ask_before_new()
         else:
             self.application.open_wizard()

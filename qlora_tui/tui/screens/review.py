@@ -20,8 +20,8 @@ from qlora_tui.memory.answer import check_rank
 from qlora_tui.paths import runs_directory
 from qlora_tui.runs.directory import RunDirectory
 from qlora_tui.text import one_line
-from qlora_tui.tui.answers import drop_draft
 from qlora_tui.tui.devices import chosen_uuid
+from qlora_tui.tui.draft import drop_draft
 from qlora_tui.tui.fields import problem, shown_text, with_text
 from qlora_tui.tui.plain_words import sentences
 from qlora_tui.tui.replay import replay_command

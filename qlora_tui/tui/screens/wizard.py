@@ -104,7 +104,7 @@ class WizardScreen(Screen[None]):
         yield Footer(compact=True)
 
     async def on_mount(self) -> None:
-        self.watch(self.app, "answers", self._refresh, init=False)
+        self.watch(self.app, "answered", self._refresh, init=False)
         self.watch(self.app, "hardware", self._refresh, init=False)
         self.watch(self.app, "seen", self._refresh, init=False)
         self.watch(self.app, "looked_up", self._refresh, init=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_templates import CHATML
+from chat_templates import CHATML, KEEPS_LAST_REASONING
 
 from qlora_tui.config import DataSection
 from qlora_tui.data.audit import Audit
@@ -179,6 +179,22 @@ def test_what_licences_have_to_say_to_each_other() -> None:
     assert "must keep its licence" in said("cc-by-sa-4.0", "mit")
     assert "no licence named" in said("mit", None)
     assert "unknown" in said("unknown", "mit")
+
+
+def test_what_becomes_of_rows_otherwise_than_one_would_think_is_told(encoder: Encoder) -> None:
+    long = pair("Hi", "answer " * 100)
+    faults = found(encoder, pair("Hi", "Hello"), long, max_length=64, long_rows="split")
+    assert faults["split"].message == "1 row is cut into 3 pieces of at most 64 tokens."
+    assert "truncated" not in faults
+    asked = pair("word " * 100, "answer " * 100)
+    faults = found(encoder, asked, max_length=64, long_rows="split")
+    assert "in which nothing is learnt" in faults["truncated"].message
+    faults = found(encoder, {"prompt": "Hi", "chosen": "Hello", "rejected": "Go away"})
+    assert "chosen" in faults["reading"].message
+    template = ChatTemplate(KEEPS_LAST_REASONING, encoder.template.special_tokens, "test")
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "<think>b</think>c"}] * 2
+    faults = found(Encoder(encoder.tokenizer, template), {"messages": turns})
+    assert faults["unrolled"].message == "1 row is trained as 2 sequences."
 
 
 def test_every_kind_of_finding_is_explained() -> None:

@@ -69,6 +69,7 @@ def findings(
     """Everything worth telling, the gravest first. Evidence has row numbers only, see :func:`with_excerpts`."""
     found = [
         *_losses(report, section),
+        *_reading(report, section),
         *_repetition(audit),
         *_answers(audit),
         *(_overlap(evaluation) if evaluation is not None else ()),
@@ -89,7 +90,7 @@ def _evidence(rows: Iterable[int], part: str = "train") -> tuple[Evidence, ...]:
 
 _ONE = {
     "are": "is", "repeat": "repeats", "give": "gives", "have": "has", "hold": "holds", "share": "shares",
-    "look": "looks", "answer": "answers", "stand": "stands",
+    "look": "looks", "lose": "loses", "answer": "answers", "stand": "stands",
 }  # fmt: skip
 
 
@@ -116,18 +117,7 @@ def _losses(report: PreparationReport, section: DataSection) -> Iterator[Finding
             _evidence([report.first_dropped[reason]]),
         )
     if report.truncated:
-        share = report.truncated / report.rows
-        lost = report.tokens_lost / max(1, report.tokens.total + report.tokens_lost)
-        yield Finding(
-            "truncated",
-            report.truncated,
-            "serious" if share > 0.2 else "warning",
-            _rows(
-                report.truncated, f"are cut at {section.max_length} tokens, {lost:.1%} of all tokens lost", report.rows
-            ),
-            f"Raise data.max_length (95 % of the rows have at most {report.tokens.p95} tokens), or set "
-            "data.long_rows to split or drop. A cut answer has no end to learn from.",
-        )
+        yield _truncated(report, section)
     if report.straddling_rows:
         yield Finding(
             "straddling",
@@ -144,6 +134,67 @@ def _losses(report: PreparationReport, section: DataSection) -> Iterator[Finding
             "notice",
             f"Only {share:.1%} of the tokens are learnt; the others are read.",
             "This is right for short answers to long prompts; else check data.columns and data.train_on.",
+        )
+
+
+def _truncated(report: PreparationReport, section: DataSection) -> Finding:
+    share = report.truncated / report.rows
+    lost = report.tokens_lost / max(1, report.tokens.total + report.tokens_lost)
+    lengths = f"95 % of the rows have at most {report.tokens.p95} tokens"
+    if section.long_rows == "split":
+        return Finding(
+            "truncated",
+            report.truncated,
+            "notice",
+            _rows(report.truncated, f"lose pieces in which nothing is learnt, {lost:.1%} of all tokens", report.rows),
+            f"Raise data.max_length ({lengths}), if the answers need what is lost.",
+        )
+    return Finding(
+        "truncated",
+        report.truncated,
+        "serious" if share > 0.2 else "warning",
+        _rows(report.truncated, f"are cut at {section.max_length} tokens, {lost:.1%} of all tokens lost", report.rows),
+        f"Raise data.max_length ({lengths}), or set data.long_rows to split or drop. A cut answer has no end to "
+        "learn from.",
+    )
+
+
+def _reading(report: PreparationReport, section: DataSection) -> Iterator[Finding]:
+    """What becomes of rows that reach training otherwise than one would think."""
+    for note in report.notes:
+        yield Finding("reading", report.kept, "notice", note, "Set data.columns or data.format if this is not meant.")
+    if report.split:
+        yield Finding(
+            "split",
+            report.split,
+            "notice",
+            _rows(report.split, f"are cut into {report.pieces:,} pieces of at most {section.max_length} tokens"),
+            "A piece begins without what stands before it; raise data.max_length if memory allows.",
+        )
+    if report.unrolled:
+        yield Finding(
+            "unrolled",
+            report.unrolled,
+            "notice",
+            _rows(report.unrolled, f"are trained as {report.sequences:,} sequences"),
+            "The chat template renders earlier answers otherwise once later ones follow, such as without their "
+            "reasoning; so each is learnt as the model gives it.",
+        )
+    for what, count in report.unseen.items():
+        yield Finding(
+            "left_out",
+            count,
+            "warning",
+            _rows(count, f"have something that the chat template leaves out: {what}", report.rows),
+            "The model neither reads nor learns it; choose a model whose template knows it, if it matters.",
+        )
+    if report.open_ends:
+        yield Finding(
+            "open_end",
+            report.open_ends,
+            "warning",
+            _rows(report.open_ends, "have no trained end token at their end", report.rows),
+            "The model may not learn to stop; add the token, and train it.",
         )
 
 

@@ -33,6 +33,7 @@ class Preview:
             first of them; the others are empty.
         pieces: First token of each stretch that is trained on and the one after its last; tokens outside are cut away.
         problem: Why the row is not used, as a sentence; None if it is.
+        sequences: As how many sequences the row is trained; the last one, which is the longest, is shown.
     """
 
     row: int
@@ -42,6 +43,7 @@ class Preview:
     tokens: tuple[tuple[str, bool], ...] = ()
     pieces: tuple[tuple[int, int], ...] = ()
     problem: str | None = None
+    sequences: int = 1
 
     @property
     def trained(self) -> int:
@@ -62,6 +64,7 @@ def preview(outcome: Outcome, encoder: Encoder, which: str) -> Preview:
         else (),
         pieces=outcome.pieces,
         problem=f"{outcome.problem.reason}: {outcome.problem.why}" if outcome.problem is not None else None,
+        sequences=1 + len(outcome.more),
     )
 
 

@@ -218,6 +218,7 @@ class Inspector:
             evaluation_report = self._audited("evaluation", self.evaluation, lines["evaluation"], evaluation, redactor)
         licences = Licences(self.training.licence, self.model.licence)
         redacted = {} if redactor is None else dict(redactor.replaced)
+        report = replace(report, notes=(*self.training.data.notes, *report.notes))
         found = findings(report, training, evaluation, self._section, licences, redacted)
         assert training.longest is not None
         assert training.shortest is not None

@@ -17,8 +17,8 @@ from qlora_tui.data.inspection import Finding, Histogram, Inspection
 from qlora_tui.data.preview import Preview
 from qlora_tui.text import one_line, visible
 
-OPEN, CLOSE, BETWEEN = "⟦", "⟧", "│"
-"""Around what is trained, and between tokens."""
+OPEN, CLOSE, BETWEEN, CUT = "⟦", "⟧", "│", "✂"
+"""Around what is trained, between tokens, and between the pieces of a row that is split."""
 _MARKS = {"serious": ("!!", "bold red"), "warning": ("! ", "yellow"), "notice": ("- ", "")}
 _BAR = 30
 _BRIEF_LINES, _BRIEF_TOKENS = 8, 90
@@ -145,6 +145,8 @@ def preview_view(preview: Preview, *, whole: bool) -> Iterator[RenderableType]:
         yield Text()
     total, trained = len(preview.tokens), preview.trained
     yield Text(f"row {preview.row:,}{name} as {total:,} tokens; {OPEN}trained{CLOSE}: {trained:,}", style="bold")
+    if preview.sequences > 1:
+        yield Text(f"trained as {preview.sequences} sequences; this is the longest", style="dim")
     yield token_text(preview, _WHOLE_TOKENS if whole else _BRIEF_TOKENS)
 
 
@@ -160,6 +162,7 @@ def token_text(preview: Preview, most: int) -> Text:
         most: Tokens shown; of a longer row the beginning and the surroundings of the first trained ones.
     """
     kept = {place for start, stop in preview.pieces for place in range(start, stop)}
+    cuts = {start for start, _ in preview.pieces if start}
     learnt = [trained and (place in kept) for place, (_, trained) in enumerate(preview.tokens)]
     shown = _shown(learnt, most)
     result, before, last = Text(), False, -1
@@ -171,6 +174,8 @@ def token_text(preview: Preview, most: int) -> Text:
             result.append(OPEN if learnt[place] else CLOSE, style="bold green")
         elif place > 0 and place == last + 1:
             result.append(BETWEEN, style="dim")
+        if place in cuts:
+            result.append(CUT, style="yellow")
         text = visible(preview.tokens[place][0])
         style = "green underline" if learnt[place] else "" if place in kept else "dim strike"
         # A token that ends a line would otherwise not be seen to do so.

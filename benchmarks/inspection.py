@@ -54,8 +54,21 @@ def _measured_speed(path: Path) -> dict[str, Any]:
     load = os.getloadavg()[0]
     ways = _speed(config, path)
     _forget()
-    first = _answers(config)
-    return {"bytes": path.stat().st_size, "load": load, "ways": ways, "first": first, "again": _answers(config)}
+    first, again = _answers(config), _answers(config)
+    _change_a_byte(path)
+    changed = _answers(config)
+    if (first["cached"], again["cached"], changed["cached"]) != (False, True, False):
+        raise RuntimeError("the cache does not answer what it should")
+    return {
+        "bytes": path.stat().st_size, "load": load, "ways": ways, "first": first, "again": again, "changed": changed
+    }  # fmt: skip
+
+
+def _change_a_byte(path: Path) -> None:
+    """Another letter at the end of the last answer, which ends with a full stop."""
+    with path.open("r+b") as file:
+        file.seek(-len('x."}\n'), os.SEEK_END)
+        file.write(b"#")
 
 
 def _measured_large(path: Path) -> dict[str, Any]:
@@ -84,6 +97,10 @@ def _speed_tables(found: dict[str, Any] | None) -> Iterator[str]:
             ["format, and one row as tokens", *_times(found["first"], "glance")],
             ["the whole answer", *_times(found["first"], "done")],
             ["the same question again, answered from the cache", *_times(found["again"], "done")],
+            [
+                "once more with one byte of the file changed, which is noticed: answered anew",
+                *_times(found["changed"], "done"),
+            ],
         ],
     )
 

@@ -71,7 +71,7 @@ def _memory(lines: dict[str, Case]) -> list[str]:
     for name, values in lines.items():
         if "error" in values:
             continue
-        estimated = _estimate_today(name, values)
+        estimated = estimate_today(name, values)
         reserved_in_process = values["process"]
         offs = (
             _off(values["allocated"], estimated["allocated"]),
@@ -102,11 +102,13 @@ def _memory(lines: dict[str, Case]) -> list[str]:
     ]
 
 
-def _estimate_today(name: str, values: Case) -> Case:
+def estimate_today(name: str, values: Case) -> Case:
     """What the formula says now of a run that was measured when it may have said something else."""
     dimensions = dimensions_of_model(shape_of(name.partition(":")[0], tiny=False))
     assert dimensions is not None
-    recipe = Recipe(**{**values["recipe"], "targets": None})
+    # A model's first run here had checkpoints, and what those need of the embeddings stayed switched on: transformers
+    # registers that hook twice and forgets the first one.
+    recipe = Recipe(**{**values["recipe"], "targets": None, "embedding_gradient": True})
     device = DeviceFacts(None, values["context"] or DeviceFacts().context, DeviceFacts.workspace_of((9, 0)))
     found = estimate(dimensions, recipe, device)
     batch = values.get("evaluation_batch")

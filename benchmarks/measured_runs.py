@@ -133,6 +133,8 @@ def _recipe(row: Mapping[str, str], sequence: int, *, padded: bool) -> Recipe:
         rank=int(row["rank"]),
         accumulation=int(row["accumulation"]),
         packed=row["packing"] == "True",
+        # The probe trained one model in case after case; what checkpoints need of the embeddings stayed switched on.
+        embedding_gradient=True,
         padded=padded,
         dropout=float(row["dropout"]),
         quantization="nf4" if quantised else "none",

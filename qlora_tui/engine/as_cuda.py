@@ -90,6 +90,11 @@ def _index(live: Liveness, source: torch.Tensor, indices: Sequence[torch.Tensor 
     return source.new_empty((mask.numel(), *source.shape[mask.ndim :]))
 
 
+def _index_put(live: Liveness, target: torch.Tensor, indices: Any, values: torch.Tensor, *_rest: Any) -> torch.Tensor:
+    """``index_backward`` writes into zeros of its own; only under tensor subclasses does it copy them first."""
+    return target
+
+
 def _look(live: Liveness, number: torch.Tensor) -> bool | int | float:
     """A number that the model's code looks at decides which way it goes: truth values are taken for false."""
     return number.dtype != torch.bool
@@ -126,6 +131,7 @@ def _gemm_4bit(
 
 CUDA_OPERATIONS: Final[Mapping[Any, Callable[..., Any]]] = {
     torch.ops.aten.index.Tensor: _index,
+    torch.ops.aten.index_put.default: _index_put,
     torch.ops.aten._local_scalar_dense.default: _look,
     torch.ops.aten._softmax_backward_data.default: _softmax_backward,
     torch.ops.bitsandbytes.gemm_4bit.default: _gemm_4bit,

@@ -17,7 +17,6 @@ from transformers.quantizers.auto import AutoHfQuantizer
 from qlora_tui.engine.liveness import Liveness
 from qlora_tui.memory.recipe import ALL_FP32, Recipe
 
-"""What a run in 32 bits, without autocast, is told by."""
 _DTYPES: Final = {2: torch.bfloat16, 4: torch.float32}
 
 

@@ -47,18 +47,21 @@ class _Attention(torch.autograd.Function):
         context: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
     ) -> torch.Tensor:
         batch, heads, tokens, _ = query.shape
-        output = query.new_empty(batch, tokens, heads, value.shape[-1]).transpose(1, 2)
+        # The flash kernel lays its output out as the queries are, the other one token by token.
+        output = torch.empty_like(query) if mask is None else query.new_empty(_token_first(query)).transpose(1, 2)
         statistics = query.new_empty(batch, heads, tokens, dtype=torch.float32)
         context.save_for_backward(query, key, value, mask, output, statistics)
         return output
 
     @staticmethod
     def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        query, key, value, mask, _output, _statistics = context.saved_tensors
+        query, key, value, mask, output, _statistics = context.saved_tensors
         batch, heads, tokens, size = query.shape
-        if not gradient.transpose(1, 2).is_contiguous():
-            gradient = gradient.transpose(1, 2).contiguous().transpose(1, 2)
-        results = [tensor.new_empty(_token_first(tensor)).transpose(1, 2) for tensor in (query, key, value)]
+        gradient, output = (tensor.transpose(1, 2).contiguous() for tensor in (gradient, output))
+        if mask is None:
+            results = [torch.empty_like(tensor) for tensor in (query, key, value)]
+        else:
+            results = [tensor.new_empty(_token_first(tensor)).transpose(1, 2) for tensor in (query, key, value)]
         rows, width = -(-tokens // _ROWS) * _ROWS, -(-size // 32) * 32
         scratch = [query.new_empty(batch, heads, rows, dtype=torch.float32)]
         if mask is None:
@@ -67,7 +70,7 @@ class _Attention(torch.autograd.Function):
             if key.shape[1] != heads:
                 # Every query head writes its own gradient of the key head it shares.
                 scratch += [query.new_empty(batch, tokens, heads, tensor.shape[-1]) for tensor in (key, value)]
-        del scratch
+        del scratch, gradient, output
         return (*results, None)
 
 

@@ -16,6 +16,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+from torch.nn import functional
 from transformers.trainer_utils import unwrap_peft_model
 
 _OWN_NAMES = ("triton", "liger_kernel")
@@ -130,7 +131,7 @@ def layers_of(model: Any) -> Iterator[None]:
     """Put liger's layers into a model as the trainer does. What it changes in transformers is undone at the end."""
     base = unwrap_peft_model(model)
     modeling = sys.modules[type(base).__module__]
-    before = dict(vars(modeling))
+    before, cross_entropy = dict(vars(modeling)), functional.cross_entropy
     with _importable():
         transformers = importlib.import_module("liger_kernel.transformers")
         transformers._apply_liger_kernel_to_instance(model=base, fused_linear_cross_entropy=False)
@@ -138,3 +139,4 @@ def layers_of(model: Any) -> Iterator[None]:
             yield
         finally:
             vars(modeling).update(before)
+            functional.cross_entropy = cross_entropy

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from qlora_tui.memory.build import Build
 from qlora_tui.memory.dimensions import Dimensions
 from qlora_tui.memory.layer import Formula, LayerMemory, dequantised, layer_memory
+from qlora_tui.memory.lines import peak_parts
 from qlora_tui.memory.loss import kept_logits, loss_memory
 from qlora_tui.memory.recipe import Recipe
 from qlora_tui.memory.static import adapted, adapter_elements
@@ -37,6 +39,8 @@ class Moment:
 
 def peak_moment(dimensions: Dimensions, recipe: Recipe, formula: Formula) -> Moment:
     """The moment that needs most: the loss, or the backward pass of one of the last two layers."""
+    if dimensions.build and formula == "measured" and recipe.regime.residual == 2 and recipe.loss == "fused":
+        return _on_tape(dimensions, dimensions.build, recipe)
     layer = layer_memory(dimensions, recipe, formula)
     moments = [_at_loss(dimensions, recipe, layer, formula)]
     checkpointed, kept = layers_by_kind(dimensions.layers, recipe.checkpointing)
@@ -45,6 +49,13 @@ def peak_moment(dimensions: Dimensions, recipe: Recipe, formula: Formula) -> Mom
     if checkpointed:
         moments.append(_at_checkpointed_layer(dimensions, recipe, layer, formula))
     return max(moments, key=lambda moment: moment.total)
+
+
+def _on_tape(dimensions: Dimensions, build: Build, recipe: Recipe) -> Moment:
+    checkpoints, saved, layer_peak, loss, gradients, small = peak_parts(dimensions, build, recipe)
+    if recipe.accumulation > 1:
+        gradients += adapter_elements(dimensions, recipe) * recipe.regime.adapter
+    return Moment(checkpoints, saved, layer_peak, loss, gradients, small)
 
 
 def layers_by_kind(layers: int, checkpointing: str) -> tuple[int, int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
+
+from qlora_tui.memory.build import LLAMA, Build, Names
 
 Knowledge = Literal["modelled", "rough"]
 Reads = Literal["attention input", "attention output", "mlp input", "mlp product"]
@@ -59,7 +61,12 @@ class Dimensions:
         norm_elements: All norm weights of the model.
         bias_elements: All biases of the model.
         query_key_norm: Queries and keys are normalised head by head (Qwen3).
-        window: Sliding attention window in tokens where every layer has one, else None.
+        build: How a layer is put together, None where that is not known.
+        names: What the matrices of a layer are called.
+        rotated: Share of each head that is turned by its position.
+        window: Sliding attention window in tokens, None without one.
+        windowed: Layers that have it, counted from 0; None for all.
+        unturned: Layers without rotary positions.
         unquantised_elements: Weights of the decoder outside ``nn.Linear`` (fused experts), which stay in 16 bits.
         knowledge: ``rough`` where a layer saves other tensors than a Llama's does; the band is then wider.
     """
@@ -76,7 +83,12 @@ class Dimensions:
     bias_elements: int = 0
     tied: bool = False
     query_key_norm: bool = False
+    build: Build | None = None
+    names: Names = Names()  # noqa: RUF009
+    rotated: float = 1.0
     window: int | None = None
+    windowed: tuple[int, ...] | None = None
+    unturned: tuple[int, ...] = ()
     unquantised_elements: int = 0
     stacks: tuple[StackedAdapter, ...] = ()
     knowledge: Knowledge = "modelled"
@@ -152,5 +164,6 @@ def gated_decoder(
         bias_elements=layers * (query + 2 * key) if attention_bias else 0,
         tied=tied,
         query_key_norm=query_key_norm,
+        build=replace(LLAMA, query_key_norm="head") if query_key_norm else LLAMA,
         window=window,
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from qlora_tui.memory.dimensions import Dimensions, Knowledge, Matrix, Reads, StackedAdapter
+from qlora_tui.memory.families import build_of, names_of
 from qlora_tui.models import layers
 from qlora_tui.models.architecture import ModelShape
 
@@ -29,7 +30,12 @@ def dimensions_of(shape: ModelShape) -> Dimensions:
         bias_elements=rest.biases,
         tied=shape.tie_word_embeddings,
         query_key_norm=shape.qk_norm != "none",
-        window=_window(shape),
+        build=build_of(shape),
+        names=names_of(shape),
+        rotated=shape.rotary_fraction,
+        window=shape.sliding_window.size if shape.sliding_window else None,
+        windowed=_windowed(shape),
+        unturned=shape.unrotated_layers,
         unquantised_elements=rest.experts + rest.routers + rest.others,
         stacks=tuple(_stacks(shape)),
         knowledge=_knowledge(shape),
@@ -57,15 +63,12 @@ def _reads(shape: ModelShape, matrix: layers.Matrix, name: str) -> Reads:
     return "mlp input" if reads_stream else "mlp product"
 
 
-def _window(shape: ModelShape) -> int | None:
-    """The window, where every layer has it."""
+def _windowed(shape: ModelShape) -> tuple[int, ...] | None:
+    """The layers with a window, None for all."""
     window = shape.sliding_window
-    return window.size if window and len(window.layers) == shape.num_hidden_layers else None
+    return None if window is None or len(window.layers) == shape.num_hidden_layers else window.layers
 
 
 def _knowledge(shape: ModelShape) -> Knowledge:
-    """Whether a layer saves what a Llama's does."""
-    plain = shape.exact and shape.gated and shape.norm == "rms" and shape.norms_per_layer == 2
-    plain = plain and shape.qk_norm in ("none", "head") and not shape.parallel_residual and not shape.fused_qkv
-    softcapped = shape.attention_softcap is not None or shape.logit_softcap is not None
-    return "modelled" if plain and not softcapped and shape.experts is None else "rough"
+    """Whether its layers are known op by op."""
+    return "rough" if build_of(shape) is None else "modelled"

@@ -62,6 +62,8 @@ class Recipe:
         padded: Some batches hold padding, so sdpa needs a mask.
         accumulation: Micro-batches per update.
         targets: Names of the adapted matrices; None adapts all of them.
+        embedding_gradient: The embeddings' output requires a gradient even without checkpoints, as in a process that
+            trained the same model with checkpoints before.
         repeats_heads: Under sdpa, keys and values are repeated for all query heads: no kernel of the card shares them.
     """
 
@@ -78,6 +80,7 @@ class Recipe:
     checkpointing: Checkpointing = "full"
     attention: Attention = "sdpa"
     repeats_heads: bool = False
+    embedding_gradient: bool = False
     layer_kernels: LayerKernels = "none"
     optimizer: Optimizer = "paged_adamw_8bit"
     loss: LossPath = "fused"

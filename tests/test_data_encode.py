@@ -332,6 +332,14 @@ def test_arguments_are_written_where_the_template_wants_text(model_folder: Path)
     assert trained_text(encoder, example) == 'f{"x": "é"}<|im_end|>'
 
 
+def test_tool_calls_that_the_template_refuses_are_named_as_such(model_folder: Path) -> None:
+    encoder = Encoder.from_folder(set_template(model_folder, CHATML), ASSISTANT_ONLY)
+    call = {"content": None, "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+    with pytest.raises(RowProblem, match="tool calls that the chat template refuses") as caught:
+        encoder.encode(Example(1, (Turn("user", "Hi"), Turn("assistant", "", call))))
+    assert "knows tools" in caught.value.hint
+
+
 def test_contents_are_parts_where_the_template_wants_them(model_folder: Path) -> None:
     source = (
         "{% for message in messages %}{{ message['role'] | capitalize }}:\n{% for part in message['content'] %}"

@@ -517,3 +517,10 @@ def test_evaluation_rows_come_from_where_the_config_says(tmp_path: Path) -> None
     assert found(source=str(tmp_path / "data")) == [{"n": 1}]
     assert found(split="validation") == [{"n": 1}]
     assert found(split="train[:1]") == [{"n": 0}]
+
+
+def test_a_spreadsheet_is_to_be_saved_as_csv(tmp_path: Path) -> None:
+    (tmp_path / "rows.xlsx").write_bytes(b"PK")
+    with pytest.raises(DataError, match="It is a spreadsheet") as caught:
+        find_source(str(tmp_path / "rows.xlsx"))
+    assert "CSV" in caught.value.hint

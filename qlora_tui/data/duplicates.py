@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from zlib import crc32
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 NEAR = 0.8
 """Share of word runs in common from which on two rows count as almost equal."""
-MOST_SKETCHES = 2_000_000
+MOST_SKETCHES = 1_000_000
 """Rows of which a signature is kept: 192 bytes each."""
 
 _PERMUTATIONS = 128
@@ -59,6 +59,7 @@ class Sketches:
         self._blocks: list[npt.NDArray[np.uint8]] = []
         self._keys: list[npt.NDArray[np.uint32]] = []
         self._common: Words | None = None
+        self._groups: Indices | None = None
         self.count = 0
 
     @property
@@ -94,10 +95,20 @@ class Sketches:
             self.count += taken
             done += taken
 
-    def groups(self) -> Indices:
-        """For each text the position of the first text of its group; texts that are almost equal are a group."""
+    def groups(self, report: Callable[[int, int], None] = lambda _done, _total: None) -> Indices:
+        """For each text the position of the first text of its group; texts that are almost equal are a group.
+
+        Args:
+            report: Called now and then with how much is done, and of how much; may raise to stop.
+        """
+        if self._groups is None or len(self._groups) != self.count:
+            self._groups = self._grouped(report)
+        return self._groups
+
+    def _grouped(self, report: Callable[[int, int], None]) -> Indices:
         labels = np.arange(self.count, dtype=np.int64)
         for band in range(_BANDS):
+            report(band, _BANDS)
             keys = np.concatenate([block[:, band] for block in self._keys])[: self.count] if self._keys else labels
             order = np.argsort(keys, kind="stable")
             ordered = keys[order]

@@ -231,6 +231,9 @@ class Encoder:
             if other is not None:
                 with suppress(TemplateRefusal, RowProblem):
                     return _bounded(example, self._spoken(other))
+            if other is not None or example.tools:
+                reason, hint = "tool calls that the chat template refuses", "Choose a model whose template knows tools."
+                return RowProblem(example.number, reason, refusal.why, hint)
             return RowProblem(example.number, "refused by the chat template", refusal.why, refusal.hint)
         except RowProblem as problem:
             return problem

@@ -335,10 +335,16 @@ class Preparation:
     def _nothing_left(self) -> DataError:
         reason, count = self.dropped.most_common(1)[0]
         problem = self.first_problems[reason]
-        share = f"All {self.seen} rows" if count == self.seen else f"None of the {self.seen} rows is usable: {count}"
+        share = (
+            f"All {self.seen} rows are"
+            if count == self.seen
+            else f"None of the {self.seen} rows is usable: {count} are"
+        )
+        if self.seen == 1:
+            share = "The only row is"
         return DataError(
             "No row can be trained on.",
-            f"{share} are dropped for this reason: {reason}. The first is row {problem.number}: {problem.why}",
+            f"{share} dropped for this reason: {reason}. The first is row {problem.number}: {problem.why}",
             problem.hint if problem.hint != "Correct or remove the row." else "Check data.format and data.columns.",
         )
 

@@ -27,6 +27,7 @@ SAMPLES = Path(__file__).parent / "samples"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 _NOT_DATA = re.compile(r"(readme|licen[cs]e|notice|changelog|dataset_infos?|dataset_dict|state)\b.*", re.IGNORECASE)
+_SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 _MOST_FILES = 10_000
 _SUPPORTED = f"Files of rows end in {KNOWN}."
 
@@ -98,10 +99,13 @@ def find_source(
         ) from error
     if is_file:
         if local_file(path) is None:
+            is_sheet = path.suffix.lower() in _SPREADSHEETS
             raise DataError(
                 f"The file {_shown(source)} is not read.",
-                f"Its name does not say what it holds. {_SUPPORTED}",
-                "Name it by what it holds; for other kinds of files, write JSON lines (.jsonl).",
+                f"{'It is a spreadsheet' if is_sheet else 'Its name does not say what it holds'}. {_SUPPORTED}",
+                "Save it as CSV in UTF-8, with the names of the columns in the first line."
+                if is_sheet
+                else "Name it by what it holds; for other kinds of files, write JSON lines (.jsonl).",
             )
         return _of_files(source, [path], path.parent, split, subset, revision)
     if is_folder:

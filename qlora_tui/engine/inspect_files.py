@@ -11,6 +11,8 @@ from qlora_tui.data.source import RawRow
 from qlora_tui.engine.data_source import Data, open_evaluation, open_training
 from qlora_tui.models.hub_progress import Progress
 
+_REPORT_ROWS = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -26,11 +28,17 @@ class Part:
         """
         return self.data.rows()
 
-    def some(self, numbers: Collection[int]) -> dict[int, RawRow]:
-        """The rows with these numbers, as far as there are such."""
+    def some(self, numbers: Collection[int], report: Callable[[int], None] = lambda _read: None) -> dict[int, RawRow]:
+        """The rows with these numbers, as far as there are such.
+
+        Args:
+            report: Called now and then with how many rows have been read; may raise to stop.
+        """
         found: dict[int, RawRow] = {}
         wanted = set(numbers)
-        for row in self.rows() if wanted else ():
+        for count, row in enumerate(self.rows() if wanted else ()):
+            if count % _REPORT_ROWS == _REPORT_ROWS - 1:
+                report(count + 1)
             if row.number in wanted:
                 found[row.number] = row
                 if len(found) == len(wanted):

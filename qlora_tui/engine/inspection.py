@@ -216,6 +216,7 @@ class Inspector:
         if self.evaluation is not None:
             evaluation = Audit(self.encoder.text_of, training)
             evaluation_report = self._audited("evaluation", self.evaluation, lines["evaluation"], evaluation, redactor)
+        training.sketches.groups(partial(self._report, "rows compared with each other", unit="parts"))
         licences = Licences(self.training.licence, self.model.licence)
         redacted = {} if redactor is None else dict(redactor.replaced)
         report = replace(report, notes=(*self.training.data.notes, *report.notes))
@@ -253,7 +254,8 @@ class Inspector:
         texts: dict[tuple[str, int], str] = {}
         for name, part in self._parts():
             numbers = {each.row for finding in found for each in finding.examples if each.part == name}
-            for number, raw in part.some(numbers).items():
+            report = partial(self._report, "rows that show what was found", total=None)
+            for number, raw in part.some(numbers, report).items():
                 example = self._outcome(raw, Redactor() if self._section.redact else None).example
                 texts[name, number] = self._text(example) if example is not None else str(raw.values)
         return lambda name, number: texts.get((name, number))

@@ -31,7 +31,12 @@ def inspection_view(inspection: Inspection, config: RunConfig, *, whole_row: boo
     Args:
         whole_row: Show all of the row; else only how it begins and where its trained tokens are.
     """
-    parts: list[RenderableType] = [_facts(inspection, config), Text(), *_lengths(inspection.histogram), Text()]
+    parts: list[RenderableType] = [
+        _facts(inspection, config),
+        Text(),
+        *_lengths(inspection.histogram, inspection.quantiles[100]),
+        Text(),
+    ]
     parts += [*_findings(inspection.findings), Text()]
     for sample in inspection.samples:
         parts += preview_view(sample, whole=whole_row)
@@ -74,22 +79,20 @@ def _fact_rows(inspection: Inspection, config: RunConfig) -> Iterator[tuple[str,
         yield "redacted", ", ".join(f"{count:,} {kind}" for kind, count in inspection.redacted.items())
 
 
-def _lengths(histogram: Histogram) -> Iterator[Text]:
+def _lengths(histogram: Histogram, longest: int) -> Iterator[Text]:
     """The histogram, with a line where rows are cut."""
     yield Text("rows by length in tokens", style="bold")
     most, edges = max(histogram.counts) or 1, histogram.edges
     cut_told = False
     for number, count in enumerate(histogram.counts):
         low = edges[number]
-        high = edges[number + 1] - 1 if number + 1 < len(edges) else None
-        label = f"{low:,}–{high:,}" if high is not None else f"{low:,} and more"
+        high = edges[number + 1] - 1 if number + 1 < len(edges) else max(low, longest)
+        label = f"{low:,}–{high:,}" if high > low else f"{low:,}"
         if not cut_told and histogram.cut < low:
             yield _cut_line(histogram.cut)
             cut_told = True
         bar = "█" * max(round(_BAR * count / most), int(count > 0))
-        yield Text.assemble(
-            f"{label:>18} ", (bar, "cyan" if histogram.cut >= (high or low) else "yellow"), f" {count:,}"
-        )
+        yield Text.assemble(f"{label:>18} ", (bar, "cyan" if histogram.cut >= high else "yellow"), f" {count:,}")
     if not cut_told and any(histogram.counts):
         yield _cut_line(histogram.cut)
 

@@ -12,6 +12,9 @@ from textual.widgets import Button, Input
 from tui_helpers import CHOSEN, Machine, application, card, drive, machine, overview, press, screen_text, settle
 
 from qlora_tui.errors import DataError, RunError
+from qlora_tui.runs import launch
+from qlora_tui.runs.directory import create_run
+from qlora_tui.tui.answers import with_values
 from qlora_tui.tui.draft import load_draft
 from qlora_tui.tui.preferences import load_preferences
 from qlora_tui.tui.screens.home import HomeScreen
@@ -142,13 +145,64 @@ def test_a_single_gpu_is_left_to_the_environment() -> None:
     drive(app, steps)
 
 
-def test_the_launch_hands_the_gpu_to_the_engine_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_chosen_gpu_is_the_engines_alone_and_that_of_its_later_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str | None] = []
+
+    def popen(_command: object, *, env: dict[str, str], **_: object) -> None:
+        seen.append(env.get("CUDA_VISIBLE_DEVICES"))
+
+    monkeypatch.setattr("subprocess.Popen", popen)
+    monkeypatch.setattr(launch, "_wait_until_owned", lambda *_: None)
+    monkeypatch.setattr(launch, "snapshot", lambda: machine(card(0), card(1)))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    run = Services().launch(CHOSEN.config, "GPU-1")
+    launch.start(run, resume=True)
+    monkeypatch.setattr(launch, "snapshot", lambda: machine(card(0)))
+    launch.start(run, resume=True)
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    monkeypatch.setattr("qlora_tui.runs.launch.start", lambda _run: seen.append(os.environ.get("CUDA_VISIBLE_DEVICES")))
-    Services().launch(CHOSEN.config, "GPU-1")
-    assert seen == ["GPU-1"]
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+    launch.start(run, resume=True)
+    assert seen == ["GPU-1", "GPU-1", None, "0"]
+
+
+def test_a_name_that_is_taken_is_told_before_the_start() -> None:
+    stand_in = Machine()
+    app = application(stand_in)
+    create_run(with_values(CHOSEN.config, {"name": "spam"})).events.write_text(
+        '{"v": 1, "seq": 1, "time": 1.0, "event": "run_finished", "status": "completed", "steps": 4, "seconds": 1.0}\n'
+    )
+
+    async def steps(pilot: Pilot[str]) -> None:
+        await _walk_to_review(pilot)
+        assert "A run of that name exists" in screen_text(app)
+        assert "(completed)" in screen_text(app)
+        await press(pilot, "s")
+        assert stand_in.launched == []
+        await press(pilot, "u")
+        assert "A run of that name exists" not in screen_text(app)
+        await press(pilot, "s")
+        assert [config.name for config in stand_in.launched] == ["spam-2"]
+
+    drive(app, steps)
+
+
+def test_the_sample_is_offered_where_there_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    stand_in = Machine()
+    app = application(stand_in)
+
+    async def steps(pilot: Pilot[str]) -> None:
+        await press(pilot, "enter", "2", "enter", "ctrl+n", "enter")
+        assert app.answers.config.data.source == "bundled:spam"
+        source = app.screen.query_one("#data-source", Input)
+        source.focus()
+        source.value = ""
+        await press(pilot, "enter")
+        assert not app.answers.data_chosen
+        await press(pilot, "enter", "ctrl+n", "ctrl+n", "s")
+        assert [config.name for config in stand_in.launched] == ["spam"]
+
+    drive(app, steps)
 
 
 def test_keys_can_be_changed_and_the_theme_is_kept() -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 RunStatus = Literal["created", "running", "completed", "early_stopped", "stopped", "failed", "interrupted"]
 
 MARKER = "events.jsonl"
+LONGEST_NAME = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,11 @@ class RunDirectory:
     def process(self) -> Path:
         return self.path / "process.json"
 
+    @property
+    def gpu(self) -> Path:
+        """Holds the uuid of the GPU that was chosen for the run, if one was."""
+        return self.path / "gpu"
+
     def read_config(self) -> RunConfig:
         """The run's config.
 
@@ -109,6 +115,33 @@ class RunDirectory:
         return last.event.status if isinstance(last.event, RunFinished) else "interrupted"
 
 
+def directory_of(config: RunConfig) -> RunDirectory:
+    """Where the run of a config is, or would be."""
+    parent = Path(config.output.directory).expanduser() if config.output.directory else runs_directory()
+    return RunDirectory((parent / config.name).absolute())
+
+
+def free_name(config: RunConfig) -> str:
+    """The config's name, with -2, -3 … if a run of that name is there."""
+    parent, name, count = directory_of(config).path.parent, config.name, 1
+    while (parent / name).exists():
+        count += 1
+        suffix = f"-{count}"
+        name = config.name[: LONGEST_NAME - len(suffix)] + suffix
+    return name
+
+
+def refusal(config: RunConfig) -> RunError | None:
+    """Why :func:`create_run` would not make a run of this name; None if it would."""
+    run = directory_of(config)
+    try:
+        if run.path.exists():
+            _check_room(run, overwrite=config.output.overwrite)
+    except RunError as error:
+        return error
+    return None
+
+
 def create_run(config: RunConfig) -> RunDirectory:
     """Make the directory of a new run and put the config into it.
 
@@ -118,10 +151,10 @@ def create_run(config: RunConfig) -> RunDirectory:
     """
     from qlora_tui.config_file import dump_config
 
-    parent = Path(config.output.directory).expanduser() if config.output.directory else runs_directory()
-    run = RunDirectory((parent / config.name).absolute())
+    run = directory_of(config)
     if run.path.exists():
-        _make_room(run, overwrite=config.output.overwrite)
+        _check_room(run, overwrite=config.output.overwrite)
+        shutil.rmtree(run.path)
     try:
         for folder in (run.path, run.control, run.checkpoints):
             folder.mkdir(parents=True, exist_ok=True)
@@ -135,7 +168,7 @@ def create_run(config: RunConfig) -> RunDirectory:
     return run
 
 
-def _make_room(run: RunDirectory, *, overwrite: bool) -> None:
+def _check_room(run: RunDirectory, *, overwrite: bool) -> None:
     if not run.path.is_dir() or not _is_run(run.path):
         raise RunError(
             f"Cannot create the run {run.name}.",
@@ -154,7 +187,6 @@ def _make_room(run: RunDirectory, *, overwrite: bool) -> None:
             f"A run of that name exists in {run.path.parent} ({run.status()}).",
             f"Go on with `qlora-tui resume {run.name}`, choose another name, or set output.overwrite: true.",
         )
-    shutil.rmtree(run.path)
 
 
 def _never_trained(run: RunDirectory) -> bool:

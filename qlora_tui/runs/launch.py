@@ -10,17 +10,26 @@ import time
 import psutil
 
 from qlora_tui.errors import EnvironmentFault, RunError
+from qlora_tui.hardware import snapshot
 from qlora_tui.runs.directory import RunDirectory
+from qlora_tui.runs.files import write_atomic
 
 READY_SECONDS = 60.0
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 # glibc hands large blocks back to the system after each use and fetches them again page by page. On a CPU every
 # activation is such a block, and keeping them makes training up to 1.6 times as fast.
 _KEEP_BLOCKS_BELOW = str(4 << 30)
 
 
-def engine_environment() -> dict[str, str]:
-    """The environment of engine processes: no progress bars on a log, no telemetry, a steadier GPU allocator."""
+def engine_environment(gpu: str | None = None) -> dict[str, str]:
+    """The environment of engine processes: no progress bars on a log, no telemetry, a steadier GPU allocator.
+
+    Args:
+        gpu: The uuid of the only GPU to be seen; else the environment of this process decides.
+    """
     environment = dict(os.environ)
+    if gpu is not None:
+        environment[VISIBLE] = gpu
     environment.update(
         {
             "TQDM_DISABLE": "1",
@@ -38,10 +47,14 @@ def engine_environment() -> dict[str, str]:
     return environment
 
 
-def start(run: RunDirectory, *, resume: bool = False) -> subprocess.Popen[bytes]:
+def start(run: RunDirectory, *, resume: bool = False, gpu: str | None = None) -> subprocess.Popen[bytes]:
     """Start the detached training process of ``run`` and wait until it owns the directory.
 
     It has a session of its own, no standard input, and writes to ``worker.log``: no terminal can take it down.
+
+    Args:
+        gpu: The uuid of the GPU to train on. It is kept for later lives of the run, as long as the machine has that GPU
+            and ``CUDA_VISIBLE_DEVICES`` does not say otherwise.
 
     Raises:
         RunError: if the run is alive already.
@@ -56,8 +69,11 @@ def start(run: RunDirectory, *, resume: bool = False) -> subprocess.Popen[bytes]
     for request in run.control.iterdir():
         request.unlink(missing_ok=True)
     run.process.unlink(missing_ok=True)
+    gpu = _kept_gpu(run) if gpu is None else gpu
     command = [sys.executable, "-m", "qlora_tui.engine", "train", str(run.path)] + (["--resume"] if resume else [])
     try:
+        if gpu is not None:
+            write_atomic(run.gpu, gpu + "\n")
         with run.log.open("ab") as log:
             process = subprocess.Popen(
                 command,
@@ -65,7 +81,7 @@ def start(run: RunDirectory, *, resume: bool = False) -> subprocess.Popen[bytes]
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env=engine_environment(),
+                env=engine_environment(gpu),
                 cwd=run.path,
             )
     except OSError as error:
@@ -76,6 +92,19 @@ def start(run: RunDirectory, *, resume: bool = False) -> subprocess.Popen[bytes]
         ) from error
     _wait_until_owned(run, process)
     return process
+
+
+def _kept_gpu(run: RunDirectory) -> str | None:
+    """The GPU that was chosen when the run began, if it is still there and nobody chose another one."""
+    if VISIBLE in os.environ or not run.gpu.exists():
+        return None
+    try:
+        uuid = run.gpu.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+    gpus = snapshot().gpus
+    known = {gpu.uuid for gpu in gpus} | {part.uuid for gpu in gpus for part in gpu.instances}
+    return uuid if uuid in known else None
 
 
 def _wait_until_owned(run: RunDirectory, process: subprocess.Popen[bytes]) -> None:

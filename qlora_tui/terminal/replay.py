@@ -12,15 +12,13 @@ from qlora_tui.config_file import load_config
 from qlora_tui.data.files import PACKINGS, SUFFIXES
 from qlora_tui.errors import DataError, EnvironmentFault, ModelError, UsageError
 from qlora_tui.located import located
-from qlora_tui.paths import runs_directory
-from qlora_tui.runs.directory import RunDirectory, create_run
+from qlora_tui.runs.directory import RunDirectory, create_run, free_name
 from qlora_tui.runs.files import write_atomic
 from qlora_tui.text import one_line
 
 EXPECTED_LOCK = "expected-lock.json"
 """What the original run met, put into its replay so that the engine can name each difference."""
 _DATA_SUFFIXES = (*SUFFIXES, *PACKINGS)
-_LONGEST_NAME = 64
 
 
 def run_from_config(path: Path, *, name: str | None, overwrite: bool) -> RunDirectory:
@@ -42,7 +40,7 @@ def run_from_config(path: Path, *, name: str | None, overwrite: bool) -> RunDire
     if name is not None:
         changes["name"] = name
     elif expected is not None:
-        changes["name"] = _free_name(config)
+        changes["name"] = free_name(config)
     if overwrite or expected is not None:
         # That the original was allowed to replace something says nothing about its replay.
         changes["output"] = config.output.model_dump() | {"overwrite": overwrite}
@@ -83,17 +81,6 @@ def _hand_over(run: RunDirectory, lock: str) -> None:
             f"The system says: {error.strerror or error}.",
             f"Free space and check the permissions of {run.path}.",
         ) from error
-
-
-def _free_name(config: RunConfig) -> str:
-    """The config's name, with -2, -3 … if a run of that name is there."""
-    parent = Path(config.output.directory).expanduser() if config.output.directory else runs_directory()
-    name, count = config.name, 1
-    while (parent / name).exists():
-        count += 1
-        suffix = f"-{count}"
-        name = config.name[: _LONGEST_NAME - len(suffix)] + suffix
-    return name
 
 
 def with_absolute_paths(config: RunConfig, path: Path) -> RunConfig:

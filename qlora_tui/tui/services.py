@@ -5,7 +5,6 @@ Everything may block, so everything is called from thread workers only, except `
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from qlora_tui.runs.directory import RunDirectory
     from qlora_tui.runs.overview import RunOverview
     from qlora_tui.tui.inspecting import Running
-
-_VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def _hardware() -> Hardware:
@@ -47,14 +44,7 @@ def _launch(config: RunConfig, gpu: str | None) -> RunDirectory:
     from qlora_tui.runs.launch import start
 
     run = create_run(config)
-    before = os.environ.get(_VISIBLE)
-    try:
-        if gpu is not None:
-            os.environ[_VISIBLE] = gpu  # the engine inherits it; nothing in this process looks at it
-        start(run)
-    finally:
-        if gpu is not None:
-            os.environ.pop(_VISIBLE) if before is None else os.environ.update({_VISIBLE: before})
+    start(run, gpu=gpu)
     return run
 
 

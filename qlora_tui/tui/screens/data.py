@@ -19,7 +19,7 @@ from textual.worker import get_current_worker
 
 from qlora_tui.config import DataSection
 from qlora_tui.text import one_line, printable
-from qlora_tui.tui.answers import Answers
+from qlora_tui.tui.answers import FIRST_NAME, NO_DATA, Answers
 from qlora_tui.tui.data_files import files_near
 from qlora_tui.tui.data_words import finding_lines, summary_lines
 from qlora_tui.tui.fields import DATA_FIELDS, problem, shown_text, with_text
@@ -42,8 +42,12 @@ _HELP = Help(
     "A file, a folder, a hub id or bundled:NAME; enter takes it.",
     "The rows are read in a process of their own, exactly as training reads them.",
 )
-_FILES_HELP = Help("Files near at hand", "Enter takes the file under the cursor.")
+_FILES_HELP = Help("Near at hand", "Enter takes what is under the cursor; the last line is a sample to try this with.")
 _FORM_HELP = Help("How the row is shown", "As tokens, as text for the model, or as it stands in the data.")
+
+
+SAMPLE = "bundled:spam"
+_SAMPLE_WORDS = "e-mails to tell spam from ham, to try everything with"
 
 
 class SourceInput(Input):
@@ -77,7 +81,8 @@ class DataStep(StepPane):
 
     def __init__(self, view: View) -> None:
         super().__init__(view)
-        self._files: list[Path] = []
+        self._files: list[Path] | None = None
+        """Those near at hand, once they are looked for."""
         self._which: Which = "first"
 
     def compose(self) -> ComposeResult:
@@ -88,7 +93,7 @@ class DataStep(StepPane):
                     yield SourceInput(placeholder="a file, owner/name, or bundled:NAME", compact=True, id="data-source")
                 for spec in DATA_FIELDS:
                     yield FieldRow(spec)
-                yield Static("Files near at hand", classes="section", id="files-title", markup=False)
+                yield Static("Near at hand", classes="section", id="files-title", markup=False)
                 yield Choices(id="files", help=_FILES_HELP)
                 yield Static("", id="data-note", markup=False)
             with Vertical(id="data-right", classes="report"):
@@ -104,10 +109,10 @@ class DataStep(StepPane):
     def first_focus(self) -> Widget | None:
         if self.view.answers.data_chosen:
             return self.query_one("#field-data-format")
-        return self.query_one("#files" if self._files else "#data-source")
+        return self.query_one("#files")
 
     def entered(self) -> None:
-        if not self._files:
+        if self._files is None:
             self._look_for_files()
         self._inspect()
 
@@ -123,7 +128,7 @@ class DataStep(StepPane):
             row.display = answers.data_chosen
             path = row.spec.path
             row.show(shown_text(answers, path), reason(path), problem(answers, row.spec))
-        offered = bool(self._files) and not answers.data_chosen
+        offered = self._files is not None and not answers.data_chosen
         self.query_one("#files").display = self.query_one("#files-title").display = offered
         self._draw_report()
 
@@ -180,9 +185,12 @@ class DataStep(StepPane):
         self._files = found
         here = Path.cwd()
         options = [Option(one_line(str(path.relative_to(here)), 200), id=str(path)) for path in found]
-        self.query_one("#files", Choices).set_options(options)
+        options.append(Option(f"{SAMPLE}  {_SAMPLE_WORDS}", id=SAMPLE))
+        choices = self.query_one("#files", Choices)
+        choices.set_options(options)
+        choices.highlighted = 0
         self.draw()
-        if found and not self.view.answers.data_chosen and self.app.focused is self.query_one(SourceInput):
+        if not self.view.answers.data_chosen and self.app.focused is self.query_one(SourceInput):
             self.query_one("#files").focus()
 
     @on(OptionList.OptionSelected, "#files")
@@ -192,8 +200,7 @@ class DataStep(StepPane):
 
     @on(Input.Submitted, "#data-source")
     def _typed(self, event: Input.Submitted) -> None:
-        if event.value.strip():
-            self._take_source(event.value.strip())
+        self._take_source(event.value.strip() or NO_DATA)
 
     def _take_source(self, text: str) -> None:
         answers = self.application.answers
@@ -212,8 +219,9 @@ class DataStep(StepPane):
             )
         self._which = "first"
         self.application.change(_named(answers))
-        self.query_one(SourceInput).value = source
-        self.query_one("#field-data-format").focus()
+        chosen = answers.data_chosen
+        self.query_one(SourceInput).value = source if chosen else ""
+        self.query_one("#field-data-format" if chosen else "#files").focus()
         self._inspect()
 
     @on(FieldRow.Changed)
@@ -237,6 +245,8 @@ def _named(answers: Answers) -> Answers:
     """The answers with a name that follows the data, unless one was typed."""
     if answers.name_chosen:
         return answers
+    if not answers.data_chosen:
+        return answers.with_value("name", FIRST_NAME)
     stem = Path(answers.config.data.source.partition(":")[2] or answers.config.data.source).stem
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:48] or "my-run"
     return answers.with_value("name", name)

@@ -18,7 +18,7 @@ from qlora_tui.config_file import dump_config
 from qlora_tui.errors import QloraError
 from qlora_tui.memory.answer import check_rank
 from qlora_tui.paths import runs_directory
-from qlora_tui.runs.directory import RunDirectory
+from qlora_tui.runs.directory import RunDirectory, free_name, refusal
 from qlora_tui.text import one_line
 from qlora_tui.tui.devices import chosen_uuid
 from qlora_tui.tui.draft import drop_draft
@@ -41,6 +41,7 @@ class ReviewStep(StepPane):
     ABOUT = "Nothing has happened yet. Start makes a run of this and trains it in a process of its own."
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "start", "Start", id="review.start", tooltip="Start the training"),
+        Binding("u", "free_name", "Use free name", show=False, id="review.rename", tooltip="Take a name that is free"),
         Binding("y", "copy_file", "Copy YAML", id="review.yaml", tooltip="Copy the recipe as a file"),
         Binding("m", "copy_command", "Copy command", show=False, id="review.command", tooltip="Copy the command"),
     ]
@@ -48,11 +49,15 @@ class ReviewStep(StepPane):
     def __init__(self, view: View) -> None:
         super().__init__(view)
         self._starting = False
+        self._taken = False
 
     def compose(self) -> ComposeResult:
         with Container(id="review"):
             with Vertical(id="review-left"):
                 yield FieldRow(_NAME)
+                with Horizontal(id="taken"):
+                    yield Static("", id="taken-words", markup=False)
+                    yield Button("", id="free-name", compact=True)
                 yield Static("", id="words", markup=False)
                 yield Static("", id="obstacles", markup=False)
                 with Horizontal(id="start-row"):
@@ -66,23 +71,49 @@ class ReviewStep(StepPane):
 
     def first_focus(self) -> Widget | None:
         start = self.query_one("#start", Button)
+        if self._taken:
+            return self.query_one("#free-name")
         return self.query_one("#field-name") if start.disabled else start
 
     def draw(self) -> None:
         answers = self.view.answers
         self.query_one(FieldRow).show(shown_text(answers, "name"), "Name of the run's folder.", problem(answers, _NAME))
         self.query_one("#words", Static).update(Content("\n").join(map(Content, sentences(self.view))))
+        self._draw_taken()
         missing = list(obstacles(self.view))
         lines = [Content.styled(f"✗ {line}", "$error") for line in missing]
         self.query_one("#obstacles", Static).update(Content("\n").join(lines))
         self.query_one("#obstacles").display = bool(missing)
         start = self.query_one("#start", Button)
-        start.disabled = bool(missing)
+        start.disabled = bool(missing) or self._taken
         start.label = "Starting …" if self._starting else "Start training"
         self.query_one("#yaml", Static).update(Content.styled(dump_config(answers.config), "dim"))
         self.query_one("#command", Static).update(Content(self._command()))
         note = "It comes up in a process of its own; this takes a few seconds." if self._starting else ""
         self.query_one("#start-note", Static).update(note)
+
+    def _draw_taken(self) -> None:
+        """Whether there is a run of this name, and what could be done about it."""
+        config = self.view.answers.config
+        why = None if self._starting else refusal(config)
+        self._taken = why is not None
+        self.query_one("#taken").display = self._taken
+        if why is not None:
+            words = f"✗ {one_line(why.why, 200)} Choose another name, or press u."
+            self.query_one("#taken-words", Static).update(Content.styled(words, "$error"))
+            self.query_one("#free-name", Button).label = Content(f"Call it {free_name(config)}")
+
+    @on(Button.Pressed, "#free-name")
+    def _free_name_pressed(self, event: Button.Pressed) -> None:
+        event.stop()
+        self.action_free_name()
+
+    def action_free_name(self) -> None:
+        """Take the next free name, if this one is taken."""
+        if self._taken:
+            answers = self.application.answers.with_value("name", free_name(self.view.answers.config))
+            self.application.change(replace(answers, name_chosen=True))
+            self.call_after_refresh(self.query_one("#start").focus)
 
     def _command(self) -> str:
         return replay_command(runs_directory() / self.view.answers.config.name / "config.yaml")
@@ -106,6 +137,9 @@ class ReviewStep(StepPane):
             return
         if missing := next(obstacles(self.view), None):
             self.app.notify(missing, severity="warning")
+            return
+        if self._taken:
+            self.app.notify("A run of this name exists: choose another name.", severity="warning")
             return
         self._starting = True
         self.draw()

@@ -12,7 +12,7 @@ import pytest
 from run_stories import HOSTILE, Story, abandon, claim, make_adapter
 from textual.pilot import Pilot
 from textual.widgets import RichLog, Static, Tabs
-from tui_helpers import Machine, application, drive, press, screen_text, settle, wait_for
+from tui_helpers import Machine, application, drive, overview, press, screen_text, settle, wait_for
 
 from qlora_tui.runs import launch
 from qlora_tui.runs.directory import RunDirectory
@@ -20,6 +20,7 @@ from qlora_tui.runs.events import Advice
 from qlora_tui.tui.app import QloraApp
 from qlora_tui.tui.screens.home import HomeScreen
 from qlora_tui.tui.screens.question import QuestionScreen
+from qlora_tui.tui.screens.ship import ShipScreen
 from qlora_tui.tui.screens.train import TrainScreen
 from qlora_tui.tui.screens.wizard import WizardScreen
 
@@ -297,6 +298,34 @@ def test_another_run_is_drawn_beside(tmp_path: Path) -> None:
         await wait_for(pilot, shows(pilot, "no other run"), "it can be taken away")
         await press(pilot, "home", "enter")
         await wait_for(pilot, lambda: "╌ older" not in screen_text(pilot.app), "it is gone")  # type: ignore[arg-type]
+
+    watch(run, steps)
+
+
+def test_two_runs_are_compared_from_the_list(tmp_path: Path) -> None:
+    run = Story(alive=False, end="completed").write(tmp_path)
+    Story(name="older", steps=200, alive=False, end="stopped").write(tmp_path)
+    app = application(Machine(runs=[overview(run.name, path=run.path)]))
+
+    async def session(pilot: Pilot[str]) -> None:
+        await press(pilot, "tab", "o")
+        await wait_for(pilot, shows(pilot, "older"), "the other run is offered")
+        await press(pilot, "enter")
+        await wait_for(pilot, shows(pilot, "╌ older", "support-mails"), "both are drawn")
+
+    drive(app, session, (120, 36))
+
+
+def test_the_stations_are_a_digit_away(tmp_path: Path) -> None:
+    run = Story(end="completed", alive=False, adapter=True).write(tmp_path)
+
+    async def steps(pilot: Pilot[str], screen: TrainScreen) -> None:
+        await press(pilot, "8")
+        assert isinstance(pilot.app.screen, ShipScreen)
+        await press(pilot, "6")
+        assert isinstance(pilot.app.screen, TrainScreen)
+        await press(pilot, "4")
+        assert isinstance(pilot.app.screen, WizardScreen)
 
     watch(run, steps)
 

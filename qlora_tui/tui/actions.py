@@ -55,7 +55,7 @@ class Actions(Provider):
         motion = "no animation" if kept.motion else "animation"
         yield f"display: {motion}", "Animations", partial(app.keep, replace(kept, motion=not kept.motion))
         yield "help: keys and the focused field", "What can be done here", app.action_explain
-        yield "quit", "Leave; a running training goes on", app.exit
+        yield "quit", "Leave; a running training goes on", app.action_quit
 
     def _of_screen(self) -> Iterator[_Command]:
         """Whatever a key does here, under the name of its group."""
@@ -65,7 +65,7 @@ class Actions(Provider):
             name = binding.id or ""
             if not active.enabled or not binding.tooltip or "." not in name or name in seen or name.startswith("app."):
                 continue
-            if name.split(".")[0] in ("list", "choice") or name.startswith("wizard.step"):
+            if name.split(".")[0] in ("list", "choice") or ".step" in name:
                 continue
             seen.add(name)
             group = name.split(".")[0]

@@ -282,6 +282,15 @@ class QloraApp(App[str]):
         screen = getattr(module, _STATION_SCREENS[name])
         self._show_alone(screen(run))
 
+    def compare(self, run: RunDirectory) -> None:
+        """The train screen of a run, which then asks for another one to draw beside it."""
+        from qlora_tui.tui.screens.train import TrainScreen
+
+        screen = TrainScreen(run)
+        self.run_shown = run
+        self._show_alone(screen)
+        screen.call_after_refresh(screen.action_compare)
+
     # Actions
 
     @work(exclusive=True, group="question")

@@ -53,8 +53,10 @@ class HomeScreen(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "begin", "New", id="home.new", tooltip="A new adapter from the first step on"),
         Binding("s", "stop", "Stop", id="home.stop", tooltip="Ask the run to finish its step, save and stop"),
-        Binding("u", "resume", "Resume", id="home.resume", tooltip="Go on from the last checkpoint"),
-        Binding("r", "repeat", "Repeat", id="home.repeat", tooltip="Take the run's recipe into the wizard, to change"),
+        Binding("r", "resume", "Resume", id="home.resume", tooltip="Go on from the last checkpoint"),
+        Binding("p", "repeat", "Repeat", id="home.repeat", tooltip="Take the run's recipe into the wizard, to change"),
+        Binding("o", "compare", "Compare", id="home.compare", tooltip="Draw its loss and another run's in one chart"),
+        Binding("c", "chat", "Chat", show=False, id="home.chat", tooltip="Ask what it has learnt"),
         Binding("y", "copy", "Copy path", show=False, id="home.copy", tooltip="Copy the path of the run's folder"),
         Binding("delete,x", "delete", "Delete", id="home.delete", tooltip="Delete the run's folder, after a question"),
     ]
@@ -207,7 +209,7 @@ class HomeScreen(Screen[None]):
     # What can be done with a run
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action not in ("stop", "resume", "repeat", "copy", "delete"):
+        if action not in ("stop", "resume", "repeat", "compare", "chat", "copy", "delete"):
             return True
         run = self._chosen() if self.is_attached else None
         if run is None or self.focused is None or self.focused.id != "runs":
@@ -219,6 +221,14 @@ class HomeScreen(Screen[None]):
     @on(OptionList.OptionHighlighted, "#runs")
     def _other_run(self) -> None:
         self.refresh_bindings()
+
+    def action_compare(self) -> None:
+        if run := self._chosen():
+            self.application.compare(self._directory(run))
+
+    def action_chat(self) -> None:
+        if run := self._chosen():
+            self.application.open_station("chat", self._directory(run))
 
     def action_copy(self) -> None:
         if run := self._chosen():

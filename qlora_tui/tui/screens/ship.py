@@ -22,7 +22,7 @@ from qlora_tui.tui.screens.question import Answer, QuestionScreen, error_screen
 from qlora_tui.tui.shipping import Shipment, cost_text, merge_text, read_shipment
 from qlora_tui.tui.widgets.cycle import Cycle
 from qlora_tui.tui.widgets.helped import Help, Hint, help_for
-from qlora_tui.tui.widgets.rail import StepRail
+from qlora_tui.tui.widgets.rail import StepRail, station_keys
 
 if TYPE_CHECKING:
     from qlora_tui.tui.app import QloraApp
@@ -47,6 +47,7 @@ class ShipScreen(Screen[None]):
         Binding("d", "card", "Card", id="ship.card", tooltip="Read the model card"),
         Binding("f", "copy_folder", "Copy path", show=False, id="ship.folder", tooltip="Copy the folder's path"),
         Binding("c", "chat", "Chat", id="ship.chat", tooltip="Ask what it has learnt"),
+        *station_keys("ship"),
     ]
 
     def __init__(self, run: RunDirectory, session: Session | None = None) -> None:
@@ -280,7 +281,12 @@ class ShipScreen(Screen[None]):
 
     @on(StepRail.Picked)
     def _station_picked(self, event: StepRail.Picked) -> None:
-        self._leave(lambda: self.application.go_to(event.number, self.run))
+        self.action_go(event.number)
+
+    def action_go(self, number: int) -> None:
+        """Go to a station of the rail."""
+        if number != STATION:
+            self._leave(lambda: self.application.go_to(number, self.run))
 
     @work(exclusive=True, group="question")
     async def _leave(self, away: Callable[[], None]) -> None:

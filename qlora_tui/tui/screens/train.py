@@ -24,11 +24,11 @@ from qlora_tui.tui.follower import Condition, Follower
 from qlora_tui.tui.run_log import log_text
 from qlora_tui.tui.screens.question import Answer, QuestionScreen, error_screen
 from qlora_tui.tui.widgets.helped import Help, Hint, help_for
-from qlora_tui.tui.widgets.rail import StepRail
+from qlora_tui.tui.widgets.rail import StepRail, station_keys
 from qlora_tui.tui.widgets.tiles import Tiles
 
 if TYPE_CHECKING:
-    from qlora_tui.runs.view import RunView
+    from qlora_tui.runs.view import Other, RunView
     from qlora_tui.tui.app import QloraApp
     from qlora_tui.tui.widgets.run_charts import RunCharts
 
@@ -57,6 +57,7 @@ class TrainScreen(Screen[None]):
         Binding("x,delete", "delete", "Delete", show=False, id="train.delete", tooltip="Delete it, after a question"),
         Binding("c", "chat", "Chat", id="train.chat", tooltip="Ask what it has learnt"),
         Binding("escape,h,d", "leave", "Home", id="train.leave", tooltip="To the list of runs; training goes on"),
+        *station_keys("train"),
     ]
 
     class Changed(Message):
@@ -77,6 +78,8 @@ class TrainScreen(Screen[None]):
         self._line = 0
         self._texts: dict[str, Content] = {}
         self._stop_asked = False
+        self._other: Other | None = None
+        """The run that is compared with."""
 
     @property
     def application(self) -> QloraApp:
@@ -110,7 +113,7 @@ class TrainScreen(Screen[None]):
         goes_on = "It goes on without this terminal; `qlora-tui attach` comes back."
         return Help(
             "Training",
-            goes_on if live else "c asks the adapter, o compares the loss of two runs.",
+            goes_on if live else "c asks the adapter, 8 ships it, o compares the loss of two runs.",
             "Faint: the loss of each step. Bold: smoothed. Points: held-out rows, which tell whether it learns or only "
             "remembers.",
         )
@@ -174,6 +177,8 @@ class TrainScreen(Screen[None]):
         view, condition = self.follower.view, self.follower.condition
         if view.changes != self._drawn or condition != self._condition_drawn or condition.status == "running":
             self.draw()
+        elif self._charted != view.changes:
+            self._draw_charts()  # they are drawn less often, so the last events may still be missing
 
     def draw(self) -> None:
         """Draw what has changed."""
@@ -199,7 +204,7 @@ class TrainScreen(Screen[None]):
         with self.follower.lock:
             if view.changes != self._charted:
                 self._charted, self._chart_time = view.changes, time.monotonic()
-                charts.show(view, plain=self.application.ascii_only)
+                charts.show(view, self._other, plain=self.application.ascii_only)
 
     def _say(self, place: str, text: Content | None, *, layout: bool = False) -> None:
         """Put a text where it belongs, if it is not there already; None hides the place."""
@@ -373,14 +378,10 @@ class TrainScreen(Screen[None]):
     async def action_compare(self) -> None:
         from qlora_tui.tui.screens.compare import CompareScreen
 
-        charts = self._charts
-        if charts is None:
-            return
-        chosen = await self.app.push_screen_wait(CompareScreen(self.run, charts.other_name))
-        if chosen is None:
-            return
-        charts.compare(chosen if chosen.name else None)
-        self._redraw_charts()
+        chosen = await self.app.push_screen_wait(CompareScreen(self.run, self._other.name if self._other else None))
+        if chosen is not None:
+            self._other = chosen if chosen.name else None
+            self._redraw_charts()
 
     def action_copy(self) -> None:
         self.application.copy(str(self.run.path), "the path of the run's folder")
@@ -393,7 +394,12 @@ class TrainScreen(Screen[None]):
 
     @on(StepRail.Picked)
     def _station_picked(self, event: StepRail.Picked) -> None:
-        self.application.go_to(event.number, self.run)
+        self.action_go(event.number)
+
+    def action_go(self, number: int) -> None:
+        """Go to a station of the rail."""
+        if number != STATION:
+            self.application.go_to(number, self.run)
 
     def on_descendant_focus(self) -> None:
         self.query_one(Hint).show(help_for(self.focused) or self.field_help())

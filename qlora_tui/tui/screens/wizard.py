@@ -14,11 +14,11 @@ from textual.screen import Screen
 from textual.widgets import Button, ContentSwitcher, Footer
 
 from qlora_tui.tui.screens.pane import StepPane
-from qlora_tui.tui.steps import LAST_QUESTION, STATIONS, station
+from qlora_tui.tui.steps import LAST_QUESTION, station
 from qlora_tui.tui.view import View, summaries, view_of
 from qlora_tui.tui.widgets.helped import Hint, help_for
 from qlora_tui.tui.widgets.memory_bar import MemoryBar
-from qlora_tui.tui.widgets.rail import StepRail
+from qlora_tui.tui.widgets.rail import StepRail, station_keys
 
 if TYPE_CHECKING:
     from qlora_tui.tui.app import QloraApp
@@ -56,17 +56,7 @@ class WizardScreen(Screen[None]):
         Binding("ctrl+n", "forward", "Next", id="wizard.next", tooltip="On to the next step"),
         Binding("escape", "back", "Back", id="wizard.back", tooltip="Back to the step before, or home"),
         Binding("h", "home", "Home", show=False, id="wizard.home", tooltip="The list of runs"),
-        *(
-            Binding(
-                str(each.number),
-                f"go({each.number})",
-                each.title,
-                show=False,
-                id=f"wizard.step{each.number}",
-                tooltip=f"Go to step {each.number}",
-            )
-            for each in STATIONS
-        ),
+        *station_keys("wizard"),
     ]
 
     def __init__(self, step: int = 1) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from textual.app import ComposeResult
+from textual.binding import Binding
 from textual.containers import Container
 from textual.content import Content
 from textual.events import Click
@@ -91,6 +92,21 @@ class StepRail(Container):
         line = one_line(summary, 200)
         line = line if len(line) <= room else line[: room - 1] + "…"
         return head.append("\n").append(Content.styled(f"    {line}", "dim"))
+
+
+def station_keys(screen: str) -> list[Binding]:
+    """The keys 1 to 8, for a screen that has an action ``go``."""
+    return [
+        Binding(
+            str(each.number),
+            f"go({each.number})",
+            each.title,
+            show=False,
+            id=f"{screen}.step{each.number}",
+            tooltip=f"Go to step {each.number}",
+        )
+        for each in STATIONS
+    ]
 
 
 def title_of(number: int) -> str:

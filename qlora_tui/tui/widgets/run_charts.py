@@ -27,7 +27,6 @@ class RunCharts(Container):
         super().__init__()
         self._logarithmic = False
         self._zoomed = False
-        self._other: Other | None = None
 
     def compose(self) -> ComposeResult:
         yield MetricChart("loss", "chart-loss")
@@ -41,19 +40,11 @@ class RunCharts(Container):
         """Between the whole run and its last part."""
         self._zoomed = not self._zoomed
 
-    @property
-    def other_name(self) -> str | None:
-        """The run that is compared with, or None."""
-        return self._other.name if self._other is not None else None
-
-    def compare(self, other: Other | None) -> None:
-        """Draw another run's loss too, or none."""
-        self._other = other
-
-    def show(self, view: RunView, *, plain: bool) -> None:
+    def show(self, view: RunView, other: Other | None, *, plain: bool) -> None:
         """Draw the curves of ``view``.
 
         Args:
+            other: A run whose loss is drawn too.
             plain: Without braille.
         """
         loss = self.query_one("#chart-loss", MetricChart)
@@ -62,11 +53,11 @@ class RunCharts(Container):
         last = curves["loss"].x[-1] if curves["loss"].x else 0.0
         start = (1 - ZOOMED) * last if self._zoomed else -math.inf
         lines = [Line("step", curves["loss"].curve(points, start), "faint")]
-        if self._other is not None:
-            lines.append(Line(self._other.name, self._other.loss.curve(points, start), "second"))
+        if other is not None:
+            lines.append(Line(other.name, other.loss.curve(points, start), "second"))
         lines.append(Line("smoothed", curves["smoothed"].curve(points, start), "main"))
-        if self._other is not None:
-            lines.append(Line("held out there", self._other.held_out.curve(points, start), "second-points"))
+        if other is not None:
+            lines.append(Line("held out there", other.held_out.curve(points, start), "second-points"))
         lines.append(Line("held out", curves["held_out"].curve(points, start), "points"))
         marks = [float(step) for step in view.resumes if step > start]
         loss.show(lines, marks=marks, logarithmic=self._logarithmic, plain=plain)

@@ -26,7 +26,7 @@ class Tile(Vertical):
     """One number: its name, its value, and a line of bars."""
 
     DEFAULT_CSS = """
-    Tile { width: 1fr; height: 2; min-width: 16; padding: 0 1; }
+    Tile { width: 1fr; height: 2; min-width: 14; padding: 0 1; }
     Tile > .tile-words { height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
     Tile > Sparkline { height: 1; }
     Tile > Sparkline.-empty { visibility: hidden; }
@@ -60,6 +60,7 @@ class Tiles(Horizontal):
 
     DEFAULT_CSS = """
     Tiles { height: auto; layout: grid; grid-size: 4; grid-gutter: 0 1; grid-rows: 2; }
+    Tiles.-five { grid-size: 5; }
     """
 
     MOST = 9
@@ -70,6 +71,7 @@ class Tiles(Horizontal):
 
     def show(self, readings: Sequence[Reading]) -> None:
         """Draw these readings; tiles that are left over disappear."""
+        self.set_class(len(readings) == 5, "-five")
         for number, tile in enumerate(self.query(Tile)):
             if tile.display != (number < len(readings)):
                 tile.display = number < len(readings)

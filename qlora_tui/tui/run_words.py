@@ -47,7 +47,7 @@ def _facts(view: RunView, condition: Condition, now: float) -> list[str]:
     facts = []
     if step is not None:
         shown = max(step.step, condition.newest_step)
-        facts.append(f"step {shown:,} of {step.total_steps:,}, epoch {step.epoch:.2f}")
+        facts.append(f"step {shown:,} of {step.total_steps:,}")
     if condition.behind:
         facts.append(f"reading the log, {condition.behind / 1e6:,.0f} MB to go")
     elif condition.status == "running" and progress.phases:
@@ -56,6 +56,8 @@ def _facts(view: RunView, condition: Condition, now: float) -> list[str]:
         facts.append(f"took {duration(progress.finished.seconds)}")
     if progress.best_eval is not None:
         facts.append(f"best loss {number(progress.best_eval.loss)} at step {progress.best_eval.step:,}")
+    if step is not None:
+        facts.append(f"epoch {step.epoch:.2f}")
     if condition.status == "running" and progress.life_started is not None:
         facts.append(f"{duration(max(0.0, now - progress.life_started))} so far")
     return facts

@@ -27,9 +27,15 @@ CARD_BYTES = 1 << 20
 class Way:
     """One way to serve one folder."""
 
-    label: str
+    kind: str
+    """What is served: adapter, merge, exact merge."""
     folder: Path
     snippet: Snippet
+
+    @property
+    def label(self) -> str:
+        """For a list of them."""
+        return f"{self.snippet.title}, {self.kind}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,11 @@ class Shipment:
     disk: int | None
     merges: dict[str, MergeReport]
     ways: tuple[Way, ...]
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """What can be pushed."""
+        return {way.kind: way.folder for way in self.ways}
 
     def way(self, label: str) -> Way | None:
         """The way of that label."""
@@ -66,10 +77,10 @@ def read_shipment(run: RunDirectory) -> Shipment:
     ways = []
     if adapter is not None:
         for snippet in adapter_snippets(adapter, config, loadable_base(config)):
-            ways.append(Way(f"{snippet.title}, adapter", adapter, snippet))
+            ways.append(Way("adapter", adapter, snippet))
     for path in merged_folders(run):
         kind = "exact merge" if path.name.endswith("exact") else "merge"
-        ways += [Way(f"{snippet.title}, {kind}", path, snippet) for snippet in merged_snippets(path, config)]
+        ways += [Way(kind, path, snippet) for snippet in merged_snippets(path, config)]
     return Shipment(
         head=_head(run, adapter),
         adapter=adapter,

@@ -44,7 +44,7 @@ class ChatScreen(Screen[None]):
 
     CSS_PATH = "chat.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "stop_or_leave", "Stop / home", id="chat.stop", tooltip="End the answer; else to the runs"),
+        Binding("escape", "stop_or_leave", "Stop", id="chat.stop", tooltip="End the answer; else to the runs"),
         Binding("f2", "settings", "Settings", id="chat.settings", tooltip="System prompt, sampling, seed"),
         Binding("f3", "sides", "Sides", id="chat.sides", tooltip="Adapter, base, or both side by side"),
         Binding("f4", "spots", "Checks", id="chat.spots", tooltip="Held-out rows, own prompts, refusals"),
@@ -88,7 +88,7 @@ class ChatScreen(Screen[None]):
     def field_help(self) -> Help:
         return Help(
             "Chat",
-            "Enter asks, ctrl+j begins a new line. Both sides get the same prompt, sampling and seed.",
+            "Enter asks; both sides get the same prompt, sampling and seed.",
             "At temperature 0 the likeliest token is always taken, so the same question gets the same answer. Leaving "
             "this screen gives the model's memory back.",
         )

@@ -67,7 +67,6 @@ class ShipScreen(Screen[None]):
             with Vertical(id="shipping"):
                 with VerticalScroll(id="ship", can_focus=False):
                     yield from self._form()
-                    yield from self._push_form()
                 yield Hint()
         yield Footer(compact=True)
 
@@ -80,16 +79,20 @@ class ShipScreen(Screen[None]):
             yield Button("Merge", id="ship-merge", compact=True, variant="primary")
         yield Static("", id="ship-cost", markup=False)
         yield Static("", id="ship-merged", markup=False)
+        yield from self._push_form()
         yield Static("Serve", classes="section", markup=False)
         with Horizontal(classes="ship-row"):
             yield Static("with", classes="ship-label", markup=False)
             yield Cycle(["transformers"], "transformers", id="ship-server")
             yield Button("Copy", id="ship-copy", compact=True)
         yield Static("", id="ship-snippet", markup=False)
-        yield Static("Push to the hub", classes="section", markup=False)
 
     def _push_form(self) -> ComposeResult:
+        yield Static("Push to the hub", classes="section", markup=False)
         with Vertical(id="ship-push"):
+            with Horizontal(classes="ship-row"):
+                yield Static("what", classes="ship-label", markup=False)
+                yield Cycle(["adapter"], "adapter", id="push-what")
             with Horizontal(classes="ship-row"):
                 yield Static("repository", classes="ship-label", markup=False)
                 yield Input(placeholder="owner/name", compact=True, id="push-name")
@@ -103,7 +106,7 @@ class ShipScreen(Screen[None]):
     def field_help(self) -> Help:
         return Help(
             "Ship",
-            "An adapter works beside its base as it is; servers that want plain weights get a merge.",
+            "The adapter works beside its base; what wants plain weights gets a merge.",
             "The adapter was trained on the 4-bit base. Merged into that one, unpacked, it answers the same; merged "
             "into the base as published, almost. A merge into 4-bit weights would undo the training, so there is none.",
         )
@@ -135,11 +138,15 @@ class ShipScreen(Screen[None]):
         self._shipment = found
         self.query_one("#ship-head", Static).update(found.head)
         self._draw_merge()
-        cycle = self.query_one("#ship-server", Cycle)
-        cycle.options = [way.label for way in found.ways] or ["nothing yet"]
+        self._offer("ship-server", [way.label for way in found.ways])
+        self._offer("push-what", list(found.folders))
+        self._draw_snippet()
+
+    def _offer(self, name: str, options: list[str]) -> None:
+        cycle = self.query_one(f"#{name}", Cycle)
+        cycle.options = options or ["nothing yet"]
         cycle.show(cycle.value if cycle.value in cycle.options else cycle.options[0])
         cycle.refresh()
-        self._draw_snippet()
 
     @property
     def _method(self) -> str:
@@ -230,14 +237,16 @@ class ShipScreen(Screen[None]):
         found, token = self._shipment, self.query_one("#push-token", Input)
         name = self.query_one("#push-name", Input).value.strip()
         private = self.query_one("#push-private", Checkbox).value
-        way = found.way(self.query_one("#ship-server", Cycle).value) if found else None
-        if self._busy or way is None or not name:
-            self.notify(self._busy or ("Give a name such as owner/name." if way else "There is nothing to push yet."))
+        folder = found.folders.get(self.query_one("#push-what", Cycle).value) if found else None
+        if self._busy or folder is None or not name:
+            self.notify(
+                self._busy or ("Give a name such as owner/name." if folder else "There is nothing to push yet.")
+            )
             return
         seen = "Only you can see it there." if private else "Everybody can see it there, now and later."
-        if not await self._sure(f"Push to {one_line(name, 100)}?", f"{way.folder}\n\n{seen}", "Push"):
+        if not await self._sure(f"Push to {one_line(name, 100)}?", f"{folder}\n\n{seen}", "Push"):
             return
-        values: dict[str, Any] = {"folder": str(way.folder), "repository": name, "private": private}
+        values: dict[str, Any] = {"folder": str(folder), "repository": name, "private": private}
         if token.value:
             values["token"] = token.value
             token.value = ""

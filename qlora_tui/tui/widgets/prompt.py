@@ -30,7 +30,7 @@ class Prompt(TextArea):
         self.highlight_cursor_line = False
 
     def field_help(self) -> Help:
-        return Help("Question", "Enter asks; ctrl+j begins a new line; escape ends an answer, or leaves.")
+        return Help("Question", "Enter asks, ctrl+j begins a new line, escape ends an answer.")
 
     async def _on_key(self, event: Key) -> None:
         if event.key == "enter":

@@ -1,28 +1,32 @@
 """The pictures in ``screenshots/``: each step of the wizard, at two sizes and in two themes, as SVG and PNG.
 
 The rows are read by the engine as they are for everyone, the estimate is the real one. The machine and the list of runs
-are stand-ins (an RTX 3060 with 11 of 12 GiB free), so that the pictures are the same wherever they are made.
+are stand-ins (an RTX 3060 with 11 of 12 GiB free), so that the pictures are the same wherever they are made. Training,
+chat and ship are those of a real run that has ended: the one of ``make demo``, or ``--run DIRECTORY``.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
+from pictures import ROOT, Write, writer
+
+from qlora_tui.runs.directory import RunDirectory
 from qlora_tui.tui.answers import Answers, with_values
 from qlora_tui.tui.app import QloraApp
 from qlora_tui.tui.preferences import Preferences
 from qlora_tui.tui.services import Services
 
-ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from tui_helpers import CARD, FINDINGS, NOW, machine, overview, settle, wait_for  # noqa: E402
+from tui_helpers import CARD, FINDINGS, NOW, machine, overview, settle, wait_for
 
 SIZES = ((80, 24), (120, 36))
 THEMES = ("qlora-dark", "qlora-light")
@@ -50,7 +54,7 @@ def _answers() -> Answers:
     return Answers(recipe, model_chosen=True, step=5)
 
 
-async def _pictures(size: tuple[int, int], theme: str, write: Callable[[str, str], None]) -> None:
+async def _pictures(size: tuple[int, int], theme: str, write: Write) -> None:
     app = QloraApp(_services(), preferences=Preferences(theme=theme, motion=False))
     async with app.run_test(size=size) as pilot:
         await settle(pilot)
@@ -72,26 +76,13 @@ def _is_read(app: QloraApp) -> bool:
     return app.seen is not None and app.seen.inspection is not None
 
 
-def _writer(folder: Path, size: tuple[int, int], theme: str) -> Callable[[str, str], None]:
-    try:
-        from cairosvg import svg2png
-    except ImportError:
-        svg2png = None
-
-    def write(name: str, svg: str) -> None:
-        path = folder / f"{name}-{size[0]}x{size[1]}-{theme.removeprefix('qlora-')}.svg"
-        path.write_text(svg, encoding="utf-8")
-        if svg2png is not None:
-            # The font of the SVG is fetched by a browser; here one that is installed takes its place.
-            drawn = svg.replace("Fira Code", "DejaVu Sans Mono").encode()
-            svg2png(bytestring=drawn, write_to=str(path.with_suffix(".png")))
-        print(path.relative_to(ROOT))
-
-    return write
-
-
 def main() -> None:
     """Make all pictures; PNGs only where cairosvg is installed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, default=ROOT / "demo" / "runs" / "spam-triage", metavar="DIRECTORY")
+    parser.add_argument("--only-run", action="store_true", help="leave the wizard's pictures as they are")
+    arguments = parser.parse_args()
+    run = RunDirectory(arguments.run.absolute())
     folder = ROOT / "screenshots"
     folder.mkdir(exist_ok=True)
     os.chdir(ROOT)
@@ -99,9 +90,14 @@ def main() -> None:
         # Only the application's own state is kept apart: the cache may hold the model already.
         os.environ["QLORA_TUI_STATE"] = home
         os.environ["QLORA_TUI_RUNS"] = "/home/me/runs"
-        for size in SIZES:
-            for theme in THEMES:
-                asyncio.run(_pictures(size, theme, _writer(folder, size, theme)))
+        for size, theme in product(SIZES, () if arguments.only_run else THEMES):
+            asyncio.run(_pictures(size, theme, writer(folder, size, theme)))
+        if run.adapter.is_dir():
+            from run_pictures import pictures_of
+
+            asyncio.run(pictures_of(run, folder))
+        else:
+            print(f"no pictures of a run: {run.path} has no adapter; `make demo` makes one", file=sys.stderr)
 
 
 if __name__ == "__main__":

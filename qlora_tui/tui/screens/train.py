@@ -125,6 +125,7 @@ class TrainScreen(Screen[None]):
         self.query_one("#run-bar").display = False
         self.query_one(Hint).show(self.field_help())
         self.query_one("#views").focus()
+        self.watch(self.app, "theme", self._redraw_charts, init=False)
         self.follower.start()
         self._add_charts()
         self._timer = self.set_interval(DRAW_SECONDS, self._tick)

@@ -89,7 +89,7 @@ class MetricChart(Vertical):
 
     DEFAULT_CSS = """
     MetricChart { height: 1fr; }
-    MetricChart > .chart-legend { height: 1; padding: 0 1; }
+    MetricChart > .chart-legend { height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
     MetricChart > _Plot { height: 1fr; background: transparent; }
     MetricChart > _Plot > .plot--axis { color: $panel; }
     MetricChart > _Plot > .plot--tick { color: $text-muted; text-style: none; }

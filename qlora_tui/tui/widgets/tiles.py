@@ -60,7 +60,6 @@ class Tiles(Horizontal):
 
     DEFAULT_CSS = """
     Tiles { height: auto; layout: grid; grid-size: 4; grid-gutter: 0 1; grid-rows: 2; }
-    .-wide Tiles.-five { grid-size: 5; }
     """
 
     MOST = 9

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 Kind = Literal["models", "datasets"]
 _VERBS = {"revision", "tree", "paths-info", "resolve", "preupload", "commit"}
@@ -230,6 +230,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command in ("POST", "PUT") and "paths-info" not in path:
             self._push(path, body)
             return
+        if path == "/api/models":
+            self._search()
+            return
         for method, pattern, answer in _ROUTES:
             if match := re.fullmatch(pattern, path):
                 kind: Kind = "datasets" if (match["kind"] or "").startswith("datasets") else "models"
@@ -238,6 +241,13 @@ class _Handler(BaseHTTPRequestHandler):
                     answer(self, repository, rest, body)
                     return
         raise _Refused(404, "NotFound", "There is no such page")
+
+    def _search(self) -> None:
+        """Models whose name holds the words, as many as were asked for."""
+        asked = parse_qs(urlsplit(self.path).query)
+        words, limit = asked["search"][0].lower(), int(asked["limit"][0])
+        found = [each for (kind, name), each in self.hub.repositories.items() if kind == "models" and words in name]
+        self._send_json([_description(each) for each in found[:limit]])
 
     def _find(self, kind: Kind, rest: str) -> tuple[Repository, list[str]]:
         """The repository at the start of a path, whose id has one part or two, and what follows it."""
@@ -383,6 +393,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.pause(fault.stall)
         self.close_connection = True
         close(self.connection)
+
+
+def _description(repository: Repository) -> dict[str, Any]:
+    """A line of the answer to a search; the licence is that of the model's card."""
+    card = repository.commits[repository.references["main"]].get("README.md", b"").decode()
+    licence = re.search(r"^license: (\S+)$", card, re.MULTILINE)
+    return {
+        "id": repository.id,
+        "downloads": 7,
+        "gated": "manual" if repository.gated else False,
+        "tags": ["text-generation", *([f"license:{licence[1]}"] if licence else [])],
+    }
 
 
 def _entries(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:

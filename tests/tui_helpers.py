@@ -25,6 +25,7 @@ from qlora_tui.runs.directory import RunDirectory, create_run
 from qlora_tui.runs.overview import RunOverview
 from qlora_tui.tui.answers import Answers, with_values
 from qlora_tui.tui.app import QloraApp
+from qlora_tui.tui.base_models import BaseModel
 from qlora_tui.tui.inspecting import Stage
 from qlora_tui.tui.preferences import Preferences
 from qlora_tui.tui.services import Services
@@ -169,6 +170,7 @@ class Machine:
     said: list[Stage | Glance | Inspection] = field(default_factory=lambda: [INSPECTION])
     refusal: QloraError | None = None
     inspected: list[tuple[RunConfig, Which]] = field(default_factory=list)
+    search: Callable[[str], tuple[BaseModel, ...]] = lambda _words: ()
 
     def services(self) -> Services:
         return Services(
@@ -179,6 +181,7 @@ class Machine:
             inspection=self._inspection,
             look_up=self._look_up,
             cached=frozenset,
+            search=self.search,
             now=lambda: NOW,
             pause=0.0,
         )

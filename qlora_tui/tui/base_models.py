@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from qlora_tui.config import ModelSection
 from qlora_tui.errors import QloraError
 from qlora_tui.models.architecture import ModelShape
 from qlora_tui.models.catalog import CatalogEntry, Licence, catalog, catalog_entry
 from qlora_tui.models.sources import bundled_models
+from qlora_tui.tui.words import count
+
+if TYPE_CHECKING:
+    from qlora_tui.models.search import FoundModel
+
+_UNREAD: Final = "the publisher's own word on the hub, not checked here; read the model's page"
 
 BUNDLED_TWIN: Final = {"bundled:smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Catalog entries that have the shape of bundled models."""
@@ -92,6 +98,26 @@ def look_up(source: str) -> BaseModel:
     name = Path(source).name if os.path.exists(source) else source
     _learnt[source] = BaseModel(source, name, "local" if local else "hub", known.shape, None)
     return _learnt[source]
+
+
+def search_hub(words: str) -> tuple[BaseModel, ...]:
+    """Models on the hub by words; call it from a thread.
+
+    Raises:
+        EnvironmentFault: if the hub cannot be asked.
+    """
+    from qlora_tui.models.search import search_hub as search
+
+    return tuple(_of_hub(found) for found in search(words))
+
+
+def _of_hub(found: FoundModel) -> BaseModel:
+    known = model_of(found.id)
+    if known.shape is not None:
+        return known
+    licence = None if found.licence is None else Licence(name=found.licence, limits=_UNREAD)
+    kind = f"{count(found.downloads)} downloads" if found.downloads else ""
+    return replace(known, licence=licence, gated=found.gated, kind=kind)
 
 
 def look_in_cache() -> frozenset[str]:

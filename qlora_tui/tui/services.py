@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from qlora_tui.hardware import Hardware
     from qlora_tui.runs.directory import RunDirectory
     from qlora_tui.runs.overview import RunOverview
+    from qlora_tui.tui.base_models import BaseModel
     from qlora_tui.tui.inspecting import Running
 
 
@@ -66,6 +67,12 @@ def _inspection(config: RunConfig, which: Which) -> Running:
     return InspectionProcess(config, which)
 
 
+def _search(words: str) -> tuple[BaseModel, ...]:
+    from qlora_tui.tui.base_models import search_hub
+
+    return search_hub(words)
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """The seams of the application."""
@@ -77,6 +84,7 @@ class Services:
     inspection: Callable[[RunConfig, Which], Running] = _inspection
     look_up: Callable[[str], object] = _look_up
     cached: Callable[[], frozenset[str]] = _cached
+    search: Callable[[str], tuple[BaseModel, ...]] = _search
     now: Callable[[], float] = time.time
     pause: float = 0.3
     """Seconds without another change before the data is looked at."""

@@ -18,13 +18,14 @@ from textual.widgets.option_list import Option
 from textual.worker import get_current_worker
 
 from qlora_tui.config import RunConfig
-from qlora_tui.errors import ModelError
+from qlora_tui.errors import ModelError, QloraError
 from qlora_tui.memory.fit import Device, fit_of
 from qlora_tui.models.catalog import search_catalog
 from qlora_tui.models.sources import user_path
 from qlora_tui.text import one_line
 from qlora_tui.tui.base_models import BaseModel, learnt_models, listed_models, model_of
 from qlora_tui.tui.fit_view import four_bit_size
+from qlora_tui.tui.hub_search import SEARCH, HubSearch
 from qlora_tui.tui.screens.licence import is_open, licence_question
 from qlora_tui.tui.screens.pane import StepPane
 from qlora_tui.tui.view import View
@@ -36,7 +37,7 @@ from qlora_tui.tui.words import count, gib
 
 _HELP = Help(
     "Base model",
-    "Type to filter; a folder, a .gguf file or owner/name can be typed too. Enter chooses.",
+    "Type to filter; a folder, a .gguf file or owner/name can be typed too. Enter chooses; the last line asks the hub.",
     "Fit is for the device of step 1 and the recipe as it is now: ✓ fits, ≈ may fit, ✗ too large, ? unknown. "
     "4-bit is what the weights take on the card. A gated model needs a login on the hub.",
 )
@@ -61,6 +62,7 @@ class ModelStep(StepPane):
         self._key: object = None
         self._shown: dict[str, BaseModel] = {}
         self._cached: frozenset[str] | None = None
+        self._search = HubSearch()
 
     def compose(self) -> ComposeResult:
         yield Input(
@@ -138,6 +140,7 @@ class ModelStep(StepPane):
             return
         yield from (model for model in learnt_models() if typed.lower() in model.source.lower())
         yield from listed
+        yield from (model for model in self._search.answers(typed) if model not in listed)
         if typed.count("/") == 1 and not any(model.source.lower() == typed.lower() for model in listed):
             yield model_of(typed)
 
@@ -153,8 +156,14 @@ class ModelStep(StepPane):
         place = models.highlighted
         kept = models.get_option_at_index(place).id if place is not None and place < models.option_count else chosen
         self._shown = {model.source: model for model in found}
-        models.set_options([Option(self._row(model, chosen, widths), id=model.source) for model in found])
-        sources = list(self._shown)
+        options = [Option(self._row(model, chosen, widths), id=model.source) for model in self._shown.values()]
+        typed = self.query_one("#model-filter", Input).value
+        line = self._search.line(typed)
+        if kept == SEARCH and typed.strip() != self._search.words:
+            kept = None  # it was only the first of nothing else
+        options += [Option(Content.styled(f"  {line}", "$primary"), id=SEARCH)] if line else []
+        models.set_options(options)
+        sources = [option.id for option in options]
         models.highlighted = sources.index(kept) if kept in sources else 0 if sources else None
         self.query_one("#model-heading", Static).update(self._heading(widths, len(found)))
         self._draw_facts()
@@ -230,8 +239,29 @@ class ModelStep(StepPane):
 
     @on(OptionList.OptionSelected, "#models")
     def _selected(self, event: OptionList.OptionSelected) -> None:
-        if (model := self._shown.get(event.option_id or "")) is not None:
+        if event.option_id == SEARCH:
+            self._ask_hub(self.query_one("#model-filter", Input).value.strip())
+        elif (model := self._shown.get(event.option_id or "")) is not None:
             self._choose(model)
+
+    def _ask_hub(self, words: str) -> None:
+        self._search = HubSearch(words)
+        self._fill()
+        self._search_hub(words)
+
+    @work(thread=True, exclusive=True, group="hub", exit_on_error=False)
+    def _search_hub(self, words: str) -> None:
+        try:
+            answer = HubSearch(words, self.application.services.search(words))
+        except QloraError as error:
+            answer = HubSearch(words, problem=f"{error.what} {error.why}")
+        if not get_current_worker().is_cancelled:
+            self.app.call_from_thread(self._take_search, answer)
+
+    def _take_search(self, answer: HubSearch) -> None:
+        self._search = answer
+        if self.is_attached:
+            self._fill()
 
     @work(group="question")
     async def _choose(self, model: BaseModel) -> None:

@@ -25,7 +25,7 @@ from benchmarks.tables import RESULTS, publish, table
 from qlora_tui.config import RunConfig
 from qlora_tui.data.encode import Encoder
 from qlora_tui.data.inspection import Inspection
-from qlora_tui.data.prepare import CHUNK_ROWS, Preparation
+from qlora_tui.data.prepare import CHUNK_ROWS, Preparation, collector_paused
 from qlora_tui.data.reading import read_rows
 from qlora_tui.data.source import find_source
 from qlora_tui.engine.inspection import Inspector
@@ -169,13 +169,8 @@ def _speed(config: RunConfig, path: Path) -> dict[str, tuple[float, float, float
     encoder = Inspector(config).encoder
     texts = list(_rendered(encoder, config, path))
     ways: dict[str, Callable[[], object]] = {
-        "bare tokenizer, rendered text at hand": lambda: [
-            encoder.tokenizer.encode_batch(texts[start : start + CHUNK_ROWS], add_special_tokens=False)
-            for start in range(0, len(texts), CHUNK_ROWS)
-        ],
-        "read, detect, map, render, encode with mask": lambda: sum(
-            len(some) for some in Preparation(read_rows(find_source(str(path))), encoder, config.data).chunks()
-        ),
+        "bare tokenizer, rendered text at hand": lambda: _tokenised(encoder, texts),
+        "read, detect, map, render, encode with mask": lambda: _encoded(encoder, config, path),
         "the whole inspection": lambda: _fresh(config),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -187,6 +182,17 @@ def _speed(config: RunConfig, path: Path) -> dict[str, tuple[float, float, float
             seconds[name].append(time.perf_counter() - start)
             used[name].append(time.process_time() - start_used)
     return {name: (statistics.median(seconds[name]), _ratio(name, seconds), _ratio(name, used)) for name in ways}
+
+
+def _tokenised(encoder: Encoder, texts: list[str]) -> None:
+    for start in range(0, len(texts), CHUNK_ROWS):
+        encoder.tokenizer.encode_batch(texts[start : start + CHUNK_ROWS], add_special_tokens=False)
+
+
+def _encoded(encoder: Encoder, config: RunConfig, path: Path) -> None:
+    with collector_paused():  # as in training and in an inspection
+        for _ in Preparation(read_rows(find_source(str(path))), encoder, config.data).chunks():
+            pass
 
 
 def _ratio(name: str, taken: dict[str, list[float]]) -> float:

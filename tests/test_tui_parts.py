@@ -308,6 +308,12 @@ def test_a_row_of_any_size_is_shown() -> None:
     assert "5,000 tokens" in row_title(row).plain
 
 
+def test_pieces_and_sequences_of_a_row_are_told() -> None:
+    row = replace(PREVIEW, tokens=(("a", True), ("b", True)), pieces=((0, 1), (1, 2)), sequences=3)
+    assert row_text(row, FORMS[0]).plain == "⟦a│✂b⟧"
+    assert "the longest of its 3 sequences" in row_title(row).plain
+
+
 def test_trained_tokens_are_marked_without_colour() -> None:
     assert "⟦spam│<|im_end|>⟧" in row_text(PREVIEW, FORMS[0]).plain
 

@@ -11,8 +11,8 @@ from qlora_tui.text import one_line, visible
 if TYPE_CHECKING:
     from qlora_tui.data.preview import Preview
 
-OPEN, CLOSE = "⟦", "⟧"
-"""Around what is trained: readable without colour."""
+OPEN, CLOSE, CUT = "⟦", "⟧", "✂"
+"""Around what is trained, and between the pieces of a row that is split: readable without colour."""
 FORMS: Final = ("tokens", "as the model reads it", "as it stands")
 _MOST_TOKENS: Final = 1200
 _MOST_CHARACTERS: Final = 6000
@@ -35,11 +35,14 @@ def row_title(preview: Preview) -> Content:
         title = title.append(
             Content.styled(f"  {len(preview.tokens):,} tokens, {preview.trained:,} trained ({OPEN}so{CLOSE})", "dim")
         )
+    if preview.sequences > 1:
+        title = title.append(Content.styled(f"  the longest of its {preview.sequences} sequences", "dim"))
     return title
 
 
 def token_text(preview: Preview) -> Content:
     """Trained tokens bright and in brackets, the others plain, what is cut away struck out."""
+    cuts = {start for start, _ in preview.pieces if start}
     kept = {place for start, stop in preview.pieces for place in range(start, stop)}
     learnt = [trained and place in kept for place, (_, trained) in enumerate(preview.tokens)]
     parts: list[Content] = []
@@ -50,6 +53,8 @@ def token_text(preview: Preview) -> Content:
         elif place:
             parts.append(Content.styled("│", "dim"))
         style = "$success underline" if learnt[place] else "" if place in kept else "dim strike"
+        if place in cuts:
+            parts.append(Content.styled(CUT, "$warning"))
         parts.append(Content.styled(_seen(preview.tokens[place][0]), style))
         before = learnt[place]
     if before:

@@ -10,7 +10,7 @@ SHELL := /bin/bash
 
 # Each measures one thing and publishes its table in docs/benchmarks.md; the name is that of its module in benchmarks/.
 BENCH_TARGETS := $(addprefix bench-,demo control replay resume packing overhead errors)
-BENCH_TARGETS += $(addprefix bench-,fit segments rivals catalog speed plan)
+BENCH_TARGETS += $(addprefix bench-,fit dryrun segments rivals catalog speed plan)
 BENCH_TARGETS += $(addprefix bench-,formats masks fuzz)
 BENCH_TARGETS += $(addprefix bench-,privacy inspection)
 

@@ -28,7 +28,7 @@ class Step:
     held: tuple[tuple[int, int], ...]
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=512)
 def run_step(
     build: Build,
     settings: Settings,

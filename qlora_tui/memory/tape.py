@@ -12,8 +12,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 Rows = Literal["tokens", "scores", "positions", "tile", "chunks", "once"]
 """What a size is multiplied by: tokens of the micro-batch, pairs of a query and a key in it, positions; tokens that the
@@ -21,13 +21,16 @@ loss projects at once, and those it casts at once."""
 Backward = Callable[..., Sequence["Tensor | None"]]
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(NamedTuple):
     """A number of bytes: ``bytes`` an element, ``width`` elements for each of the ``rows``."""
 
     rows: Rows
     width: str
     bytes: float
+
+
+_size = lru_cache(maxsize=None)(Size)
+"""There are few different ones."""
 
 
 class _Storage:
@@ -65,7 +68,7 @@ class Tensor:
 
     def viewed(self, width: str) -> Tensor:
         """The same memory, or a part of it, as rows of another width; without its history."""
-        return Tensor(self.storage, Size(self.size.rows, width, self.size.bytes))
+        return Tensor(self.storage, _size(self.size.rows, width, self.size.bytes))
 
 
 class _Frame:
@@ -151,7 +154,7 @@ class Tape:
 
     def new(self, rows: Rows, width: str, size: float) -> Tensor:
         """A tensor that no gradient is wanted of."""
-        full = Size(rows, width, size)
+        full = _size(rows, width, size)
         return Tensor(_Storage(self, full), full)
 
     def like(self, tensor: Tensor, size: float | None = None) -> Tensor:

@@ -30,8 +30,8 @@ from qlora_tui.data.encode import EncodedRow, Encoder
 from qlora_tui.data.formats import Example
 from qlora_tui.data.messages import read_turns, tool_definitions
 from qlora_tui.data.problems import RowProblem
-from qlora_tui.data.speech import as_messages, template_variables
 from qlora_tui.data.template import ChatTemplate, TemplateRefusal
+from qlora_tui.data.template_input import as_messages, template_variables
 from qlora_tui.engine.tokenizer_files import tokenizer_folder
 from qlora_tui.models.sources import resolve_model
 

@@ -24,8 +24,10 @@ from qlora_tui.data.formats import Example, Turn
 from qlora_tui.data.model_files import named_special_tokens
 from qlora_tui.data.problems import RowProblem
 from qlora_tui.data.spans import Span, token_range
-from qlora_tui.data.speech import PROBE, Speech, as_messages, template_variables, with_written_arguments
+from qlora_tui.data.speech import Speech
 from qlora_tui.data.template import ChatTemplate, TemplateRefusal
+from qlora_tui.data.template_input import as_messages, template_variables, with_written_arguments
+from qlora_tui.data.template_probes import PROBE
 from qlora_tui.errors import DataError, ModelError
 from qlora_tui.text import one_line
 

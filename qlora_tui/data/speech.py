@@ -12,7 +12,6 @@ sees when it gives this answer. Several answers share a sequence as far as the t
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -22,17 +21,8 @@ from qlora_tui.data.formats import Example, Turn
 from qlora_tui.data.problems import RowProblem
 from qlora_tui.data.spans import Span
 from qlora_tui.data.template import ChatTemplate, Message, TemplateRefusal
-
-PROBE = Example(0, (Turn("user", "Hello"), Turn("assistant", "Good morning")))
-"""The conversation on which a template shows how it opens and ends an answer."""
-
-_LONGER = Example(0, (*PROBE.turns, Turn("user", "More"), Turn("assistant", "Certainly")))
-_THOUGHTS = {"thinking": "Indeed", "reasoning_content": "Indeed"}
-_REASONED = (
-    Example(0, (PROBE.turns[0], Turn("assistant", "<think>\nIndeed\n</think>\n\nGood morning"))),
-    Example(0, (PROBE.turns[0], Turn("assistant", "Good morning", _THOUGHTS))),
-)
-_SYSTEM = Example(0, (Turn("system", "Obey promptly"), *PROBE.turns))
+from qlora_tui.data.template_input import as_messages, check_shown, reasoning_of, template_variables
+from qlora_tui.data.template_probes import LONGER, PROBE, REASONED, SYSTEM, ends_of_answers, rendered, shared_length
 
 REASONING = "the reasoning"
 SYSTEM_TURN = "the system turn"
@@ -65,8 +55,8 @@ class Speech:
 
     def __init__(self, template: ChatTemplate, tokens: Collection[str]) -> None:
         self.template = template
-        self.last_end, self.middle_end = _ends(template, sorted(tokens, key=len, reverse=True))
-        self.hides_system = _SYSTEM.turns[0].content not in (_rendered(template, _SYSTEM) or _SYSTEM.turns[0].content)
+        self.last_end, self.middle_end = ends_of_answers(template, sorted(tokens, key=len, reverse=True))
+        self.hides_system = SYSTEM.turns[0].content not in (rendered(template, SYSTEM) or SYSTEM.turns[0].content)
         self._can_open = template.has_marks or self._prompt([], None) is not None
         self._openings = sorted(set(self._learnt_openings()), reverse=True)
         self._cue = self._learnt_cue()
@@ -89,11 +79,11 @@ class Speech:
             text, marks = self.template.render_marked(messages, variables)
             chosen = self._of_turns(marks, messages, variables, speaking, wanted)
             if chosen is not None:
-                _check_shown(example, text)
+                check_shown(example, text)
                 return [Rendering(text, [self._closed_mark(text, mark) for mark in chosen], len(messages))]
         else:
             text = self.template.render(messages, variables=variables)
-        _check_shown(example, text)
+        check_shown(example, text)
         spans = self._by_cue(example, text, speaking, wanted)
         if spans is not None:
             return [Rendering(text, spans, len(messages))]
@@ -108,7 +98,7 @@ class Speech:
             found.append(SYSTEM_TURN)
         if any(turn.fields for turn in example.turns):
             texts = [rendering.text for rendering in renderings]
-            reasons = (_reasoning(turn) for turn in example.turns if turn.role == "assistant")
+            reasons = (reasoning_of(turn) for turn in example.turns if turn.role == "assistant")
             if any(reason and not any(reason in text for text in texts) for reason in reasons):
                 found.append(REASONING)
         return tuple(found)
@@ -205,7 +195,7 @@ class Speech:
             return None
         turn = example.turns[index]
         thinks = _THOUGHT in turn.content
-        if not thinks and _reasoning(turn) is None and "tool_calls" not in (turn.fields or {}):
+        if not thinks and reasoning_of(turn) is None and "tool_calls" not in (turn.fields or {}):
             span = self._word_for_word(text, start, turn.content)
             if span is not None:
                 return span
@@ -225,8 +215,8 @@ class Speech:
             return len(prompt)
         # The generation prompt may hold more than the template writes before an answer that is there, such as the
         # beginning of a thought; how much of it, the probes have shown.
-        shared = _shared(prompt, text)
-        head = _shared(self._closed(before, variables), prompt)
+        shared = shared_length(prompt, text)
+        head = shared_length(self._closed(before, variables), prompt)
         return next((head + opening for opening in self._openings if head + opening <= shared), None)
 
     def _prompt(self, before: list[Message], variables: dict[str, Any] | None) -> str | None:
@@ -288,152 +278,35 @@ class Speech:
 
     def _learnt_openings(self) -> Iterable[int]:
         """How much of the generation prompt stands before an answer, in characters."""
-        for probe in (PROBE, *_REASONED):
-            text, before = _rendered(self.template, probe), as_messages(probe)[:1]
+        for probe in (PROBE, *REASONED):
+            text, before = rendered(self.template, probe), as_messages(probe)[:1]
             try:
                 prompt, closed = self.template.render(before, add_generation_prompt=True), self.template.render(before)
             except TemplateRefusal:
                 continue
-            if text is not None and (opening := _shared(prompt, text) - _shared(closed, prompt)) > 0:
+            if text is not None and (opening := shared_length(prompt, text) - shared_length(closed, prompt)) > 0:
                 yield opening
 
     def _learnt_cue(self) -> str | None:
         """What stands before every answer, if the template writes the same before each."""
-        text = _rendered(self.template, _LONGER)
+        text = rendered(self.template, LONGER)
         if text is None:
             return None
-        messages = as_messages(_LONGER)
+        messages = as_messages(LONGER)
         try:
             one, other = (self._start(text, messages[:index], None) for index in (1, 3))
-            heads = [_shared(self._closed(messages[:index], None), text) for index in (1, 3)]
+            heads = [shared_length(self._closed(messages[:index], None), text) for index in (1, 3)]
         except TemplateRefusal:
             return None
         if one is None or other is None:
             return None
-        shared = text[one - _shared(text[heads[0] : one][::-1], text[heads[1] : other][::-1]) : one]
+        shared = text[one - shared_length(text[heads[0] : one][::-1], text[heads[1] : other][::-1]) : one]
         return shared if text.count(shared) == 2 else None
-
-
-def as_messages(example: Example) -> list[Message]:
-    """The turns as a chat template takes them."""
-    return [
-        {"role": turn.role, "content": turn.content} if turn.fields is None else _with_fields(turn)
-        for turn in example.turns
-    ]
-
-
-def template_variables(example: Example) -> dict[str, Any] | None:
-    """What the chat template may read besides the messages."""
-    if example.tools is None and example.values is None:
-        return None
-    return {"tools": example.tools, **(example.values or {})}
-
-
-def with_written_arguments(example: Example) -> Example | None:
-    """The example with the arguments of its tool calls as JSON text, which some templates want; None without calls."""
-    if not any((turn.fields or {}).get("tool_calls") for turn in example.turns):
-        return None
-    turns = []
-    for turn in example.turns:
-        calls = (turn.fields or {}).get("tool_calls")
-        if calls:
-            written = [
-                {**call, "function": {**call["function"], "arguments": _written(call["function"]["arguments"])}}
-                for call in calls
-            ]
-            turn = Turn(turn.role, turn.content, {**(turn.fields or {}), "tool_calls": written}, turn.trained)
-        turns.append(turn)
-    return Example(example.number, tuple(turns), None, example.context, example.tools, example.values)
-
-
-def _written(arguments: Any) -> str:
-    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-
-
-def _with_fields(turn: Turn) -> Message:
-    message = {"role": turn.role, "content": turn.content, **(turn.fields or {})}
-    return {name: value for name, value in message.items() if value is not None}
-
-
-def _rendered(template: ChatTemplate, probe: Example) -> str | None:
-    try:
-        return template.render(as_messages(probe))
-    except TemplateRefusal:
-        return None
-
-
-def _ends(template: ChatTemplate, tokens: list[str]) -> tuple[str, str]:
-    """The tokens behind the last answer of a conversation, and those behind an earlier one."""
-    short, longer = _rendered(template, PROBE), _rendered(template, _LONGER)
-    first, second = PROBE.turns[1].content, _LONGER.turns[3].content
-    if short is None or first not in short:
-        return "", ""
-    last = _run(short, short.rfind(first) + len(first), tokens)
-    if longer is None or first not in longer or second not in longer:
-        return "".join(last), "".join(last)
-    middle = _run(longer, longer.find(first) + len(first), tokens)
-    # What both begin with ends a turn; behind it may stand the beginning of the next, or the end of the conversation.
-    shared = [one for one, other in zip(last, middle, strict=False) if one == other]
-    if shared and last[: len(shared)] == shared:
-        return "".join(shared), "".join(shared)
-    return "".join(last[:1]), "".join(middle[:1])
-
-
-def _run(text: str, start: int, tokens: list[str]) -> list[str]:
-    """The tokens that follow each other from ``start`` on."""
-    found = []
-    while token := next((token for token in tokens if token and text.startswith(token, start)), None):
-        found.append(token)
-        start += len(token)
-    return found
-
-
-def _reasoning(turn: Turn) -> str | None:
-    value = (turn.fields or {}).get("reasoning_content")
-    return value.strip() if isinstance(value, str) and value.strip() else None
 
 
 def _holds(text: str, words: str) -> bool:
     """Whether a text holds some words, whatever the white space between them."""
     return "".join(words.split()) in "".join(text.split())
-
-
-def _shared(one: str, other: str) -> int:
-    """How many characters two texts begin with alike."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:  # a comparison of slices is far quicker than one of characters
-        middle = (low + high + 1) // 2
-        if one[:middle] == other[:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def _check_shown(example: Example, text: str) -> None:
-    """Raise if tools or tool calls are not in the text: answers would be learnt that nothing leads to."""
-    for kind, names in (("tools", _tool_names(example)), ("tool calls", _call_names(example))):
-        missing = next((name for name in names if name not in text), None)
-        if missing is not None:
-            raise RowProblem(
-                example.number,
-                f"{kind} that the chat template does not show",
-                f"It names {missing!r}, which the model would not see.",
-                "Choose a model whose chat template knows tools, or write the calls into the text.",
-            )
-
-
-def _tool_names(example: Example) -> Iterable[str]:
-    for tool in example.tools or ():
-        function = tool.get("function", tool)
-        if isinstance(function, dict) and isinstance(function.get("name"), str):
-            yield function["name"]
-
-
-def _call_names(example: Example) -> Iterable[str]:
-    for turn in example.turns:
-        for call in (turn.fields or {}).get("tool_calls") or ():
-            yield call["function"]["name"]
 
 
 def _no_span(number: int, index: int) -> RowProblem:

@@ -105,8 +105,9 @@ def _copy(run: RunDirectory) -> Iterator[RunDirectory]:
     copied = RunDirectory(home / "runs" / run.name)
     try:
         shutil.copytree(run.path, copied.path)
-        for path in (copied.events, copied.config):
+        for path in (copied.events, copied.config, *copied.path.glob("merged*/merge.json")):
             path.write_text(path.read_text(encoding="utf-8").replace(str(run.path.parent), str(home / "runs")))
+        copied.process.unlink(missing_ok=True)
         yield copied
     finally:
         shutil.rmtree(home, ignore_errors=True)

@@ -26,7 +26,7 @@ PATIENCE = 900.0
 def test_a_run_is_watched_stopped_resumed_asked_and_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     converted_model()
     monkeypatch.setenv("QLORA_TUI_CACHE", str(shared_cache()))
-    run = create_run(config_for(tmp_path / "runs", "small", rows=6, held_out=2, adapter={"rank": 4}))
+    run = create_run(config_for(tmp_path / "runs", "small", rows=8, held_out=2, data={"packing": False}))
     launch.start(run)
     app = QloraApp(preferences=Preferences(motion=False))
 
@@ -35,13 +35,13 @@ def test_a_run_is_watched_stopped_resumed_asked_and_merged(tmp_path: Path, monke
 
     async def train(pilot: Pilot[str]) -> None:
         app.open_station("train", run)
-        await shown(pilot, "● training", "step 1 of 6")
+        await shown(pilot, "● training", "▸ train", " of 8")
         await pilot.press("s")
         await shown(pilot, "■ stopped")
         assert run.adapter.is_dir()
         await pilot.press("r")
         await shown(pilot, "● training")
-        await shown(pilot, "✓ completed", "step 6 of 6", "✓ evaluate")
+        await shown(pilot, "✓ completed", "step 8 of 8", "✓ evaluate")
 
     async def ask(pilot: Pilot[str]) -> None:
         await pilot.press("7")

@@ -106,7 +106,7 @@ class ShipScreen(Screen[None]):
     def field_help(self) -> Help:
         return Help(
             "Ship",
-            "The adapter works beside its base; what wants plain weights gets a merge.",
+            "Serve the adapter beside its base, or merge both into plain weights.",
             "The adapter was trained on the 4-bit base. Merged into that one, unpacked, it answers the same; merged "
             "into the base as published, almost. A merge into 4-bit weights would undo the training, so there is none.",
         )

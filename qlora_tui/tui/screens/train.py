@@ -125,11 +125,14 @@ class TrainScreen(Screen[None]):
         self.query_one("#run-bar").display = False
         self.query_one(Hint).show(self.field_help())
         self.query_one("#views").focus()
-        self.watch(self.app, "theme", self._redraw_charts, init=False)
+        self.watch(self.app, "theme", self._take_theme, init=False)
         self.follower.start()
         self._add_charts()
         self._timer = self.set_interval(DRAW_SECONDS, self._tick)
         self.draw()
+
+    def _take_theme(self) -> None:
+        self.call_after_refresh(self._redraw_charts)  # their colours are not those of a stylesheet
 
     def on_unmount(self) -> None:
         self.follower.close()

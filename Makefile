@@ -13,8 +13,9 @@ BENCH_TARGETS := $(addprefix bench-,demo control replay resume packing overhead 
 BENCH_TARGETS += $(addprefix bench-,fit dryrun segments rivals catalog speed plan)
 BENCH_TARGETS += $(addprefix bench-,formats masks fuzz)
 BENCH_TARGETS += $(addprefix bench-,privacy inspection)
+BENCH_TARGETS += $(addprefix bench-,ui-start ui-keys ui-run)
 
-.PHONY: demo test test-fast check screenshots bench bench-gpu $(BENCH_TARGETS) install install-dev clean
+.PHONY: demo test test-fast check screenshots bench bench-gpu bench-ui $(BENCH_TARGETS) install install-dev clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python scripts/demo.py
@@ -38,9 +39,11 @@ screenshots: $(VENV)/.installed-dev
 
 bench: $(BENCH_TARGETS)
 
+bench-ui: bench-ui-start bench-ui-keys bench-ui-run
+
 # A static pattern: make looks for no implicit rule to make a phony target.
 $(BENCH_TARGETS): bench-%: $(VENV)/.installed-dev
-	$(BIN)/python -m benchmarks.$*
+	$(BIN)/python -m benchmarks.$(subst -,_,$*)
 
 # Needs a GPU and about half an hour of it, so it is not part of bench.
 bench-gpu: $(VENV)/.installed-dev

@@ -76,9 +76,9 @@ def test_the_model_step_searches_the_hub(server: HubServer) -> None:
     app = application(stand_in)
 
     async def steps(pilot: Pilot[str]) -> None:
-        await press(pilot, "enter", "2", "slash", *"writer", "enter")
+        await press(pilot, "enter", "2", "slash", *"writer")
         assert "Search the hub for writer" in screen_text(app)
-        await press(pilot, "end", "enter")
+        await press(pilot, "enter")
         assert "owner/small-writer" in screen_text(app)
         server.stop()
         app.screen.query_one("#model-filter", Input).value = "poet"

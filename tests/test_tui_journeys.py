@@ -9,18 +9,32 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Button, Input
-from tui_helpers import CHOSEN, Machine, application, card, drive, machine, overview, press, screen_text, settle
+from tui_helpers import (
+    CHOSEN,
+    Machine,
+    application,
+    card,
+    drive,
+    focused,
+    machine,
+    overview,
+    press,
+    screen_text,
+    settle,
+)
 
 from qlora_tui.errors import DataError, RunError
 from qlora_tui.runs import launch
 from qlora_tui.runs.directory import create_run
 from qlora_tui.tui.answers import with_values
 from qlora_tui.tui.draft import load_draft
+from qlora_tui.tui.fields import shown_text
 from qlora_tui.tui.preferences import load_preferences
 from qlora_tui.tui.screens.home import HomeScreen
 from qlora_tui.tui.screens.question import QuestionScreen
 from qlora_tui.tui.screens.wizard import WizardScreen
 from qlora_tui.tui.services import Services
+from qlora_tui.tui.widgets.form import FieldRow
 
 ROWS = Path(__file__).parent.parent / "examples" / "spam.jsonl"
 
@@ -324,5 +338,26 @@ def test_data_that_was_refused_starts_no_run() -> None:
         assert "The data cannot be used: step 3. The format is not recognised." in screen_text(app)
         await press(pilot, "s")
         assert stand_in.launched == []
+
+    drive(app, steps)
+
+
+def test_who_types_is_not_corrected_with_what_was_typed_before() -> None:
+    app = application()
+
+    async def steps(pilot: Pilot[str]) -> None:
+        app.open_wizard(4)
+        await settle(pilot)
+        row, editor = app.screen.query_one("#field-adapter-rank-row", FieldRow), focused(app)
+        assert isinstance(editor, Input)
+        await press(pilot, "home", "shift+end", "1", "6", "0")
+        row._typed_texts.update(("1", "16"))
+        row.show("16", "")
+        assert (editor.value, editor.cursor_position) == ("160", 3)
+        await press(pilot, *"0x")
+        assert editor.value == "1600x"
+        app.change(app.answers.with_preset("thorough"))
+        await settle(pilot)
+        assert editor.value == shown_text(app.answers, "adapter.rank")
 
     drive(app, steps)

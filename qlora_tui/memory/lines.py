@@ -196,10 +196,15 @@ def _straightened(step: Step, widths: Mapping[str, float], more: Mapping[int, in
             total[rows[~event]] -= sizes[~event]
             risen = False
     lines = []
-    for position in range(step.begin, len(step.log)):
+    # Every keystroke in the recipe passes here, so the loop is written out and ends with the last moment that counts.
+    for position in range(step.begin, max(found, default=-1) + 1):
         if position in found:
             lines.append(Line(found[position], tuple(tuple(part) for part in held)))
-        take(step.log[position], 1)
+        event = step.log[position]
+        if event >= 0:
+            held[places[event]][rows[event]] += sizes[event]
+        else:
+            held[places[~event]][rows[~event]] -= sizes[~event]
     return tuple(lines)
 
 

@@ -182,8 +182,7 @@ class ModelStep(StepPane):
     def _heading(self, widths: dict[str, int], found: int) -> Content:
         right = ("size", "4-bit", "context")
         cells = "".join(fitted(name, width, right=name in right) for name, width in widths.items())
-        words = "no model is like this" if not found else ""
-        return Content.styled("  " + cells + words, "dim")
+        return Content.styled("  " + cells if found else "  No model here is like this.", "dim")
 
     def _row(self, model: BaseModel, chosen: str | None, widths: dict[str, int]) -> Content:
         mark, word, colour = VERDICTS[self._verdicts.get(model.source, "unknown")]
@@ -230,7 +229,9 @@ class ModelStep(StepPane):
         self._fill()
 
     @on(Input.Submitted, "#model-filter")
-    def _to_list(self) -> None:
+    def _to_list(self, event: Input.Submitted) -> None:
+        if not self._shown and self._search.line(event.value):
+            self._ask_hub(event.value.strip())
         self.query_one("#models").focus()
 
     @on(OptionList.OptionHighlighted, "#models")

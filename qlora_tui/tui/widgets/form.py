@@ -78,6 +78,8 @@ class FieldRow(Horizontal):
         self.spec = spec
         self._reason = ""
         self._problem = ""
+        self._typed_texts: set[str] = set()
+        """What was typed and has not come back yet."""
 
     def compose(self) -> ComposeResult:
         yield Static(self.spec.label, classes="field-label", markup=False)
@@ -90,6 +92,7 @@ class FieldRow(Horizontal):
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
         event.stop()
+        self._typed_texts.add(event.value)
         self.post_message(self.Changed(self.spec.path, event.value))
 
     @on(Cycle.Changed)
@@ -102,15 +105,20 @@ class FieldRow(Horizontal):
         if self.spec.options:
             self.query_one(Cycle).show(text)
         else:
-            editor = self.query_one(Input)
-            if editor.value != text and not (editor.has_focus and not problem and self._same(editor.value, text)):
-                with self.prevent(Input.Changed):
-                    editor.value = text
+            self._show_text(self.query_one(Input), text)
         if (reason, problem) != (self._reason, self._problem):
             self._reason, self._problem = reason, problem
             self.set_class(bool(problem), "-invalid")
             note = self.query_one(".field-reason", Static)
             note.update(Content.styled(f"✗ {problem}", "$error") if problem else Content(one_line(reason)))
+
+    def _show_text(self, editor: Input, text: str) -> None:
+        """Show a value, but correct nobody who is typing with an earlier text or another spelling."""
+        if editor.value == text or (editor.has_focus and self._same(editor.value, text)):
+            self._typed_texts.clear()
+        elif not (editor.has_focus and text in self._typed_texts):
+            with self.prevent(Input.Changed):
+                editor.value = text
 
     @staticmethod
     def _same(typed: str, text: str) -> bool:

@@ -7,7 +7,7 @@ the widths of a model turn it into lines; a micro-batch and a length into bytes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
@@ -21,6 +21,8 @@ from qlora_tui.memory.step import Step, run_step
 
 PARTS: Final = ("checkpoints", "activations", "layer_peak", "loss", "gradients", "small_tensors")
 _ROWS: Final = ("tokens", "scores", "positions", "tile", "chunks", "once")
+_PART: Final = {part: place for place, part in enumerate(PARTS)}
+_ROW: Final = {row: place for place, row in enumerate(_ROWS)}
 _TILE_TOKENS: Final = 4096
 _TILE_VOCAB: Final = 32_768
 """trl ``kernels/chunked_logprob.py`` projects this many tokens on this much of the vocabulary at a time."""
@@ -166,23 +168,37 @@ def _straightened(step: Step, widths: Mapping[str, float], more: Mapping[int, in
     Args:
         more: For layers that were run by number, how often more they occur than they were run.
     """
-    rows = [_ROWS.index(size.rows) for size in step.sizes]
     sizes = [widths[size.width] * size.bytes for size in step.sizes]
-    places = [PARTS.index(part) for part in step.parts]
-    held = [[0.0] * len(_ROWS) for _ in PARTS]
-    held[PARTS.index("small_tensors")][_ROWS.index("tokens")] += _INPUTS
-
-    def take(event: int, times: float) -> None:
-        index = event if event >= 0 else ~event
-        held[places[index]][rows[index]] += sizes[index] * (times if event >= 0 else -times)
-
-    for event in step.log[: step.begin]:
-        take(event, 1)
+    rows = [_ROW[size.rows] for size in step.sizes]
+    slots = [_PART[part] * len(_ROWS) + row for part, row in zip(step.parts, rows, strict=True)]
+    held = [0.0] * (len(PARTS) * len(_ROWS))
+    held[_PART["small_tensors"] * len(_ROWS) + _ROW["tokens"]] += _INPUTS
+    _take(held, step.log[: step.begin], slots, sizes)
     for layer, times in more.items():
         start, end = step.held[layer]
-        for event in step.log[start:end]:
-            take(event, times)
-    total = [sum(part[row] for part in held) for row in range(len(_ROWS))]
+        _take(held, step.log[start:end], slots, [size * times for size in sizes])
+    total = [sum(held[row :: len(_ROWS)]) for row in range(len(_ROWS))]
+    lines = []
+    before = step.begin
+    for position, moment in _heights(step, total, rows, sizes).items():
+        _take(held, step.log[before:position], slots, sizes)
+        before = position
+        parts = tuple(tuple(held[slot : slot + len(_ROWS)]) for slot in range(0, len(held), len(_ROWS)))
+        lines.append(Line(moment, parts))
+    return tuple(lines)
+
+
+def _take(held: list[float], events: Sequence[int], slots: list[int], sizes: list[float]) -> None:
+    # A new kind of recipe, which a keystroke may make, passes here: so numbers and no objects.
+    for event in events:
+        if event >= 0:
+            held[slots[event]] += sizes[event]
+        else:
+            held[slots[~event]] -= sizes[~event]
+
+
+def _heights(step: Step, total: list[float], rows: list[int], sizes: list[float]) -> dict[int, Vector]:
+    """By position in the log, the moments before a release that no other one exceeds in everything."""
     found: dict[int, Vector] = {}
     risen = True
     for position in range(step.begin, len(step.log)):
@@ -190,29 +206,20 @@ def _straightened(step: Step, widths: Mapping[str, float], more: Mapping[int, in
         if event >= 0:
             total[rows[event]] += sizes[event]
             risen = True
-        else:
-            if risen:
-                _enter(found, position, tuple(total))
-            total[rows[~event]] -= sizes[~event]
+            continue
+        if risen:
+            _enter(found, position, tuple(total))
             risen = False
-    lines = []
-    # Every keystroke in the recipe passes here, so the loop is written out and ends with the last moment that counts.
-    for position in range(step.begin, max(found, default=-1) + 1):
-        if position in found:
-            lines.append(Line(found[position], tuple(tuple(part) for part in held)))
-        event = step.log[position]
-        if event >= 0:
-            held[places[event]][rows[event]] += sizes[event]
-        else:
-            held[places[~event]][rows[~event]] -= sizes[~event]
-    return tuple(lines)
+        total[rows[~event]] -= sizes[~event]
+    return found
 
 
 def _enter(found: dict[int, Vector], position: int, moment: Vector) -> None:
     """Keep a moment unless another one is as high in everything; drop those that it is."""
+    tokens = moment[0]
     for other in found.values():
-        if all(map(float.__ge__, other, moment)):
+        if other[0] >= tokens and all(map(float.__ge__, other, moment)):
             return
-    for place in [place for place, other in found.items() if all(map(float.__le__, other, moment))]:
+    for place in [p for p, other in found.items() if other[0] <= tokens and all(map(float.__le__, other, moment))]:
         del found[place]
     found[position] = moment

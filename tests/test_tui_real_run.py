@@ -50,7 +50,12 @@ def test_a_run_is_watched_stopped_resumed_asked_and_merged(tmp_path: Path, monke
         await shown(pilot, "loaded  ·")
         screen.query_one("#set-max-tokens", Input).value = "4"
         await pilot.press(*"Hello", "enter")
-        await wait_for(pilot, lambda: len(screen.conversation.exchanges) == 1 and not screen._busy, "answers", PATIENCE)
+
+        def is_answered() -> bool:
+            asked = screen.conversation.exchanges
+            return bool(asked) and [each.stopped_by is not None for each in asked[0].replies.values()] == [True, True]
+
+        await wait_for(pilot, is_answered, "both answers", PATIENCE)
         replies = screen.conversation.exchanges[0].replies
         assert [(side, 0 < reply.tokens <= 4) for side, reply in replies.items()] == [("adapter", True), ("base", True)]
         session = screen.session

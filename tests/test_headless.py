@@ -344,7 +344,7 @@ def test_an_error_is_red_on_a_terminal(run: RunDirectory) -> None:
 def test_first_ctrl_c_on_a_terminal(run: RunDirectory) -> None:
     process = start_player(run, "until_stopped")
     terminal = Terminal(str(CONSOLE), "attach", "spam", "--plain")
-    terminal.until("steps")
+    terminal.until("step ")
     terminal.press(b"\x03")
     terminal.until("Finishing the step and saving")
     assert terminal.end() == ExitCode.INTERRUPTED
@@ -356,7 +356,7 @@ def test_first_ctrl_c_on_a_terminal(run: RunDirectory) -> None:
 def test_second_ctrl_c_on_a_terminal(run: RunDirectory) -> None:
     process = start_player(run, "stubborn")
     terminal = Terminal(str(CONSOLE), "attach", "spam", "--plain")
-    terminal.until("steps")
+    terminal.until("step ")
     terminal.press(b"\x03")
     terminal.until("Finishing the step and saving")
     time.sleep(0.5)
@@ -369,7 +369,7 @@ def test_second_ctrl_c_on_a_terminal(run: RunDirectory) -> None:
 def test_detaching_says_how_to_come_back(run: RunDirectory) -> None:
     process = start_player(run, "stubborn")
     terminal = Terminal(str(CONSOLE), "attach", "spam")
-    terminal.until("steps")
+    terminal.until("step ")
     terminal.press(b"q")
     terminal.until("Stop and save")
     terminal.press(b"\r")
@@ -381,7 +381,7 @@ def test_detaching_says_how_to_come_back(run: RunDirectory) -> None:
 def test_a_closed_terminal_leaves_the_run_alone(run: RunDirectory) -> None:
     process = start_player(run, "stubborn")
     terminal = Terminal(str(CONSOLE), "attach", "spam")
-    terminal.until("steps")
+    terminal.until("step ")
     terminal.close()
     end = time.monotonic() + 20
     while os.waitpid(terminal.pid, os.WNOHANG) == (0, 0):

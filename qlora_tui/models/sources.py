@@ -19,7 +19,15 @@ from qlora_tui.models.folder import check_folder, licence_of, needs_remote_code
 from qlora_tui.models.gguf_file import check_gguf, conversion_folder, remembered_sha256
 from qlora_tui.text import one_line
 
-__all__ = ["COMPLETE", "BundledModel", "ModelFiles", "bundled_models", "check_folder", "resolve_model"]
+__all__ = [
+    "COMPLETE",
+    "BundledModel",
+    "ModelFiles",
+    "bundled_models",
+    "check_folder",
+    "is_converted",
+    "resolve_model",
+]
 
 if TYPE_CHECKING:
     from qlora_tui.models.hub_progress import Progress
@@ -227,14 +235,14 @@ def _from_gguf(section: ModelSection, path: Path, weights: bool, licence: str | 
         folder=folder,
         revision=digest,
         gguf=path.resolve(),
-        converted=_is_converted(folder, weights),
+        converted=is_converted(folder, weights=weights),
         licence=licence,
         remote_code=False,
         notes=_unused_revision(section),
     )
 
 
-def _is_converted(folder: Path, weights: bool) -> bool:
+def is_converted(folder: Path, *, weights: bool = True) -> bool:
     """Whether a whole conversion lies in ``folder``; a damaged one counts as none, since it can be made again."""
     if not (folder / COMPLETE).is_file():
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -86,6 +87,7 @@ class QloraApp(App[str]):
         self._inspections: Inspections | None = None
         self._interrupted = 0.0
         self._save_timer: Any = None
+        self._draft_lock = threading.Lock()
         self._answers: Answers | None = None
 
     # Appearance
@@ -175,7 +177,9 @@ class QloraApp(App[str]):
     @work(thread=True, exclusive=False, group="draft", exit_on_error=False)
     def _save(self, answers: Answers) -> None:
         try:
-            save_draft(answers)
+            with self._draft_lock:
+                if answers is self._answers:  # or they have changed or become a run meanwhile
+                    save_draft(answers)
         except OSError as error:
             self.call_from_thread(self.notify, f"The answers cannot be saved: {error.strerror}.", severity="warning")
 
@@ -183,8 +187,9 @@ class QloraApp(App[str]):
         """Forget the answers."""
         from qlora_tui.tui.answers import Answers
 
-        drop_draft()
         self.change(Answers())
+        with self._draft_lock:
+            drop_draft()
 
     def on_unmount(self) -> None:
         if self._inspections is not None:

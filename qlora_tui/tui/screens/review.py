@@ -21,7 +21,6 @@ from qlora_tui.paths import runs_directory
 from qlora_tui.runs.directory import RunDirectory, free_name, refusal
 from qlora_tui.text import one_line
 from qlora_tui.tui.devices import chosen_uuid
-from qlora_tui.tui.draft import drop_draft
 from qlora_tui.tui.fields import problem, shown_text, with_text
 from qlora_tui.tui.plain_words import sentences
 from qlora_tui.tui.replay import replay_command
@@ -164,7 +163,6 @@ class ReviewStep(StepPane):
 
     def _launched(self, run: RunDirectory) -> None:
         self._starting = False
-        drop_draft()
         self.application.run_shown = run
         self.application.start_anew()
         self.application.open_station("train", run)

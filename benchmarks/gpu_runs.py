@@ -23,7 +23,7 @@ from benchmarks.random_model import (
 )
 from qlora_tui.config import RunConfig
 from qlora_tui.engine.evaluate import heaviest
-from qlora_tui.engine.forecast import device_facts, dimensions_of_model, recipe_facts, recipe_of
+from qlora_tui.engine.forecast import dimensions_of_model, recipe_facts, recipe_of, this_card
 from qlora_tui.engine.gauge import read_gauge, release_memory
 from qlora_tui.engine.load import LoadedModel
 from qlora_tui.engine.probe import sequence_lengths
@@ -176,7 +176,7 @@ class Finished:
         recipe = recipe_of(trainer.run_config, sequence_lengths(trainer.train_dataset))
         dimensions = dimensions_of_model(trainer.model.config.to_dict())
         assert dimensions is not None
-        found = estimate(dimensions, recipe, device_facts(None, gauge.context if gauge else None))
+        found = estimate(dimensions, recipe, this_card(None, gauge.context if gauge else None).facts)
         probe = [event for event in self.events if isinstance(event, Memory) and event.moment == "probe"]
         speeds = trainer.speeds[1:] or trainer.speeds
         return {
@@ -203,7 +203,7 @@ class Finished:
     def _evaluation(self, dimensions: Dimensions, recipe: Recipe) -> int | None:
         """What the estimate says of the largest evaluation batch."""
         batch = self._evaluation_batch()
-        return evaluation_estimate(dimensions, recipe, batch, device_facts(None, None)) if batch else None
+        return evaluation_estimate(dimensions, recipe, batch, this_card(None, None).facts) if batch else None
 
 
 def evaluation_estimate(dimensions: Dimensions, recipe: Recipe, batch: list[int], device: DeviceFacts) -> int:

@@ -36,14 +36,6 @@ trades; `qlora-tui schema` prints the JSON Schema.
 - A file of a **later version** is refused, not guessed at.
 """
 
-LIMITS = """\
-## Limits of this version
-
-| setting | what happens |
-|---|---|
-| `training.attention: flash_attention_2` | accepted, sdpa is used |
-"""
-
 
 def reference() -> str:
     """The whole page."""
@@ -55,7 +47,7 @@ def reference() -> str:
             sections += [f"## `{name}`\n\n{settings.annotation.__doc__}\n", _table(rows)]
         else:
             top += _row(name, settings, (name,))
-    return "\n".join([INTRODUCTION, "## Top level\n", _table(top), *sections, LIMITS])
+    return "\n".join([INTRODUCTION, "## Top level\n", _table(top), *sections])
 
 
 def _rows(section: type[Section], path: tuple[str, ...]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,10 +18,13 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from benchmarks.random_model import RandomTraining, bare_again, model_files, random_base, write_rows
 from qlora_tui.config import RunConfig
 from qlora_tui.config_file import load_config
+from qlora_tui.engine.gauge import Gauge
 from qlora_tui.engine.load import LoadedModel, lora_config
-from qlora_tui.engine.replan import smaller_micro_batch
+from qlora_tui.engine.replan import give_up, smaller_micro_batch
 from qlora_tui.engine.trainer import load_adapter_weights
 from qlora_tui.errors import OutOfMemory
+from qlora_tui.memory.recipe import GIB
+from qlora_tui.models.catalog import find_model
 from qlora_tui.models.sources import ModelFiles
 from qlora_tui.runs.events import Checkpoint, Eval, Memory, Replanned, Step, Warned
 
@@ -141,6 +145,33 @@ def replanned(run: Path) -> list[tuple[int, int, int]]:
 def test_the_effective_batch_is_kept(micro_batch: int, effective: int, smaller: int | None) -> None:
     assert smaller_micro_batch(micro_batch, effective) == smaller
     assert smaller is None or effective % smaller == 0
+
+
+@pytest.mark.parametrize(
+    ("free", "hint"),
+    [
+        (12 * GIB, "Set training.micro_batch and training.gradient_checkpointing to auto; it needs "),
+        (2 * GIB, "The model's weights alone take "),
+        (70 * GIB, "Lower data.max_length, or use a smaller model. After that"),
+    ],
+)
+def test_a_run_that_gives_up_says_what_would_fit(free: int, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """70 GiB are enough by the estimate: nothing that it says would help a run that has failed all the same."""
+    monkeypatch.setattr("qlora_tui.engine.replan.read_gauge", lambda: Gauge(None, None, free, free, free))
+    config = RunConfig.model_validate(
+        {
+            "name": "long",
+            "data": {"source": "rows.jsonl", "packing": False, "max_length": 8192},
+            "training": {"micro_batch": 1, "gradient_checkpointing": "none", "attention": "sdpa"},
+        }
+    )
+    model = SimpleNamespace(config=SimpleNamespace(to_dict=lambda: find_model("Llama-3.1-8B-Instruct").config))
+    trainer: Any = SimpleNamespace(run_config=config, model=model, train_dataset={"input_ids": [range(8000)]})
+    error = give_up(trainer, "CUDA out of memory")
+    needs, _, way_out = error.hint.partition(". ")
+    assert needs.startswith("One row of 8,000 tokens needs about ")
+    assert way_out.startswith(hint)
+    assert "CUDA out of memory" in error.why
 
 
 @pytest.mark.full

@@ -12,8 +12,8 @@ from qlora_tui.cards import plan_for
 from qlora_tui.config import RunConfig
 from qlora_tui.memory.device import Device, device_like
 from qlora_tui.memory.fit import NO_ROWS, Fit, Rows, fit_of
+from qlora_tui.memory.from_config import parts_of
 from qlora_tui.memory.recipe import GIB
-from qlora_tui.memory.settings import parts_of
 from qlora_tui.models.catalog import find_model
 from qlora_tui.models.shape import ModelShape
 

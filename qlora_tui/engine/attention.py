@@ -17,13 +17,12 @@ import torch.nn.functional as functional
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations import sdpa_attention
 
+from qlora_tui.memory.kernels import VARLEN_FAMILIES
+
 PACKED_VARLEN = "packed_varlen"
 
 # Attention that varlen cannot express: windows, soft-capped scores, sinks.
 _UNSUPPORTED_FIELDS = ("attn_logit_softcapping", "final_logit_softcapping")
-_FAMILIES = frozenset(
-    {"llama", "mistral", "qwen2", "qwen3", "phi3", "smollm3", "olmo2", "granite", "stablelm", "starcoder2"}
-)
 
 
 def supports_varlen(config: Any) -> bool:
@@ -31,7 +30,7 @@ def supports_varlen(config: Any) -> bool:
 
     A sliding window that the config carries but does not use (Qwen2) does no harm.
     """
-    if config.model_type not in _FAMILIES:
+    if config.model_type not in VARLEN_FAMILIES:
         return False
     if any(getattr(config, field, None) for field in _UNSUPPORTED_FIELDS) or getattr(config, "attention_dropout", None):
         return False

@@ -10,11 +10,15 @@ import torch
 
 from qlora_tui.config_file import dump_config
 from qlora_tui.engine import checkpoints
-from qlora_tui.engine.forecast import device_facts, dimensions_of_model, recipe_of
+from qlora_tui.engine.forecast import this_card
 from qlora_tui.engine.gauge import is_out_of_memory, read_gauge, release_memory
 from qlora_tui.engine.probe import random_state, sequence_lengths, set_random_state
-from qlora_tui.errors import OutOfMemory
-from qlora_tui.memory.shrink import advice
+from qlora_tui.errors import ModelError, OutOfMemory
+from qlora_tui.memory.fit import Rows, fit_of
+from qlora_tui.memory.from_config import parts_of
+from qlora_tui.memory.remedies import bad_news
+from qlora_tui.memory.words import size
+from qlora_tui.models.shape import shape_from_config
 from qlora_tui.runs.events import Replanned
 from qlora_tui.runs.files import write_atomic
 
@@ -24,8 +28,7 @@ if TYPE_CHECKING:
 
 def smaller_micro_batch(micro_batch: int, effective_batch: int) -> int | None:
     """The largest part of the effective batch that is at most half the micro-batch; None below one."""
-    parts = [size for size in range(1, micro_batch // 2 + 1) if effective_batch % size == 0]
-    return parts[-1] if parts else None
+    return max((size for size in parts_of(effective_batch) if size <= micro_batch // 2), default=None)
 
 
 class Start:
@@ -120,17 +123,26 @@ def _last_finished_step(trainer: RunTrainer, checkpoint: Path | None, start: Sta
 
 def give_up(trainer: RunTrainer, failure: str) -> OutOfMemory:
     """The error for a run whose single row does not fit, with what would."""
-    config = trainer.run_config
-    dimensions = dimensions_of_model(trainer.model.config.to_dict())
-    gauge = read_gauge()
-    hint = "Lower data.max_length, or use a smaller model."
-    if dimensions is not None:
-        recipe = recipe_of(config, sequence_lengths(trainer.train_dataset))
-        context = gauge.context or 0 if gauge else 0
-        device = device_facts(gauge.capacity + context if gauge else None, context)
-        hint = advice(dimensions, recipe, device)
     return OutOfMemory(
         "The run stopped because one row at a time does not fit into memory.",
         f"The allocator says: {failure}.",
-        f"{hint} Then start a new run; steps of this one stay in its checkpoints.",
+        f"{_way_out(trainer)} After that, start a new run; steps of this one stay in its checkpoints.",
     )
+
+
+def _way_out(trainer: RunTrainer) -> str:
+    """What to change, by the estimate where it knows the model and sees the shortage as well."""
+    config, gauge = trainer.run_config, read_gauge()
+    lengths = sequence_lengths(trainer.train_dataset)
+    rows = Rows(packed=bool(config.data.packing), longest=max(lengths, default=None))
+    context = gauge.context or 0 if gauge else 0
+    device = this_card(gauge.capacity + context if gauge else None, context)
+    usual = "Lower data.max_length, or use a smaller model."
+    try:
+        shape = shape_from_config(trainer.model.config.to_dict())
+        fit = fit_of(shape, config, device, rows)
+        ways = bad_news(shape, config, fit, rows)
+    except ModelError:
+        return usual
+    needs = f"One row of {fit.recipe.sequence:,} tokens needs about {size(fit.process.point)}."
+    return " ".join([needs, *(ways or [usual])])

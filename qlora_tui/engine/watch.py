@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psutil
 import torch
 
-from qlora_tui.engine.forecast import device_facts, dimensions_of_model, recipe_facts, recipe_of
+from qlora_tui.engine.forecast import dimensions_of_model, recipe_facts, recipe_of, this_card
 from qlora_tui.engine.gauge import read_gauge
 from qlora_tui.engine.probe import probe_training, random_numbers_kept, sequence_lengths
 from qlora_tui.memory.estimate import Estimate, estimate
@@ -134,4 +134,4 @@ def _forecast(trainer: RunTrainer) -> Estimate | None:
     if dimensions is None or gauge is None:
         return None
     recipe = recipe_of(trainer.run_config, sequence_lengths(trainer.train_dataset))
-    return estimate(dimensions, recipe, device_facts(None, gauge.context))
+    return estimate(dimensions, recipe, this_card(None, gauge.context).facts)

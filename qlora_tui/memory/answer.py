@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from qlora_tui.errors import ConfigError
 from qlora_tui.memory.device import Device
 from qlora_tui.memory.fit import Fit, Rows, fit_of
-from qlora_tui.memory.remedies import fastest_fit, larger_card, others_hold, remedies, smaller_model, weights_of
-from qlora_tui.memory.words import largest_in_words, size, speed_in_words
+from qlora_tui.memory.remedies import bad_news, fastest_fit
+from qlora_tui.memory.words import largest_in_words, speed_in_words
 from qlora_tui.text import one_line
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def answer_of(
     fit = fit_of(model.shape, config, device, rows)
     fit = fit if exactly is None else exactly(model, fit)
     fastest = _faster(fastest_fit(model.shape, config, device, rows), fit)
-    notes = (*_bad_news(model.shape, config, fit, rows), *_good_news(fit, fastest), *model.notes, *told, *fit.notes)
+    notes = (*bad_news(model.shape, config, fit, rows), *_good_news(fit, fastest), *model.notes, *told, *fit.notes)
     if fit.speed is not None and fit.speed.hours is not None:
         notes += ("The time is rough: rows are taken to have a token for every four bytes.",)
     return Answer(model, config, fit, fastest, tuple(dict.fromkeys(notes)))
@@ -114,22 +114,6 @@ def _faster(fastest: Fit, fit: Fit) -> Fit | None:
         return fastest if fastest.fits == "yes" and fit.fits != "yes" else None
     gain = fastest.speed.tokens_per_second.point / fit.speed.tokens_per_second.point
     return fastest if fastest.fits == "yes" and gain >= _WORTH_TELLING else None
-
-
-def _bad_news(shape: ModelShape, config: RunConfig, fit: Fit, rows: Rows) -> list[str]:
-    """What is short, and what would help."""
-    if not fit.short:
-        return []
-    found = remedies(shape, config, fit, rows)
-    notes = [note for note in (others_hold(fit),) if note is not None]
-    enough = [remedy for remedy in found if remedy.enough]
-    notes += [f"{remedy}." for remedy in enough or found]
-    if not enough:
-        if (weights := weights_of(fit)) > (fit.device.free or 0):
-            notes.insert(0, f"The model's weights alone take {size(weights)}.")
-        others = (smaller_model(shape, config, fit.device, rows), larger_card(fit))
-        notes += [note for note in others if note is not None]
-    return notes
 
 
 def _good_news(fit: Fit, fastest: Fit | None) -> list[str]:

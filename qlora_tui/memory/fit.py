@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from qlora_tui.memory.device import Device
 from qlora_tui.memory.dimensions import Dimensions
 from qlora_tui.memory.estimate import Estimate, estimate
+from qlora_tui.memory.from_config import options_of, with_least_memory
 from qlora_tui.memory.from_shape import dimensions_of
 from qlora_tui.memory.kernels import liger_possible, varlen_possible
 from qlora_tui.memory.plan import Largest, largest
 from qlora_tui.memory.process import Band, Verdict
 from qlora_tui.memory.recipe import GIB, Recipe
-from qlora_tui.memory.settings import NO_ROWS, Choice, Rows, Situation, is_packed, options_of, settle, with_least_memory
+from qlora_tui.memory.settings import NO_ROWS, Choice, Rows, Situation, is_packed, settle
 from qlora_tui.memory.speed import Throughput, throughput
 from qlora_tui.models.architecture import ModelShape
 

@@ -85,6 +85,22 @@ def _remedies(shape: ModelShape, config: RunConfig, fit: Fit, rows: Rows) -> Ite
     yield from [next((each for each in ranks if each.enough), ranks[-1])] if ranks else []
 
 
+def bad_news(shape: ModelShape, config: RunConfig, fit: Fit, rows: Rows) -> list[str]:
+    """What is short, and what would help, as sentences; empty if it fits or free memory is unknown."""
+    if not fit.short:
+        return []
+    found = remedies(shape, config, fit, rows)
+    notes = [note for note in (others_hold(fit),) if note is not None]
+    enough = [remedy for remedy in found if remedy.enough]
+    notes += [f"{remedy}." for remedy in enough or found]
+    if not enough:
+        if (weights := weights_of(fit)) > (fit.device.free or 0):
+            notes.insert(0, f"The model's weights alone take {size(weights)}.")
+        others = (smaller_model(shape, config, fit.device, rows), larger_card(fit))
+        notes += [note for note in others if note is not None]
+    return notes
+
+
 def weights_of(fit: Fit) -> int:
     """Bytes of the model itself, which no setting makes smaller."""
     return sum(fit.components.get(name, 0) for name in ("weights_4bit", "weights", "embeddings_and_head", "norms"))

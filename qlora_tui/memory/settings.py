@@ -7,23 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from qlora_tui.memory.device import Device
-from qlora_tui.memory.plan import Options, Plan, best_plan, gain_over
-from qlora_tui.memory.recipe import (
-    ALL_FP32,
-    LORA_ON_SIXTEEN_BIT,
-    MIB,
-    SCALED_FP16,
-    SIXTEEN_BIT,
-    Attention,
-    Checkpointing,
-    LayerKernels,
-    Optimizer,
-    Recipe,
-    Regime,
-)
+from qlora_tui.memory.from_config import compute_dtype, options_of, recipe_from
+from qlora_tui.memory.plan import Plan, best_plan, gain_over
+from qlora_tui.memory.recipe import MIB, Attention, Checkpointing, LayerKernels, Optimizer, Recipe
 from qlora_tui.memory.speed import filled_share
 from qlora_tui.memory.static import static_memory
 
@@ -128,11 +117,14 @@ def settle(config: RunConfig, situation: Situation) -> Settled:
     attention, attention_reason = _attention(config, situation)
     kernels, kernels_reason = _layer_kernels(situation)
     optimizer, optimizer_reason = _optimizer(situation.device)
-    recipe = _recipe(
+    recipe = recipe_from(
         config,
-        situation,
-        attention=attention if training.attention == "auto" else _used(training.attention),
-        kernels=kernels if training.layer_kernels == "auto" else training.layer_kernels,
+        sequence=min(config.data.max_length, situation.rows.longest or config.data.max_length),
+        packed=is_packed(config, situation.rows),
+        dtype=compute_dtype(config, situation.device),
+        attention=attention if training.attention == "auto" else training.attention,
+        repeats_heads=situation.device.kind == "cuda" and _capability(situation.device) < _FLASH_CAPABILITY,
+        layer_kernels=kernels if training.layer_kernels == "auto" else training.layer_kernels,
         optimizer=optimizer if training.optimizer == "auto" else training.optimizer,
     )
     plan = None
@@ -159,67 +151,9 @@ def settle(config: RunConfig, situation: Situation) -> Settled:
     return Settled(recipe, choices, plan)
 
 
-def options_of(config: RunConfig) -> Options:
-    """What the config leaves open of the settings that trade memory for speed."""
-    training = config.training
-    effective = training.effective_batch
-    every: tuple[Checkpointing, ...] = ("none", "every-2", "full")
-    return Options(
-        effective_batch=effective,
-        micro_batches=parts_of(effective) if training.micro_batch == "auto" else (training.micro_batch,),
-        checkpointing=every if training.gradient_checkpointing == "auto" else (training.gradient_checkpointing,),
-    )
-
-
-def parts_of(effective: int) -> tuple[int, ...]:
-    """Micro-batches that divide an effective batch, smallest first."""
-    low = [size for size in range(1, int(effective**0.5) + 1) if effective % size == 0]
-    return tuple(sorted({*low, *(effective // size for size in low)}))
-
-
-def regime_of(config: RunConfig, device: Device) -> Regime:
-    """Dtypes that the engine loads and trains in."""
-    dtype = config.quantization.compute_dtype
-    if dtype == "auto":
-        dtype = "float32" if device.kind == "cpu" else "bfloat16" if device.bf16 else "float16"
-    if dtype == "float32":
-        return ALL_FP32
-    if dtype == "float16":
-        return SCALED_FP16
-    return SIXTEEN_BIT if config.quantization.type != "none" else LORA_ON_SIXTEEN_BIT
-
-
-def _recipe(
-    config: RunConfig, situation: Situation, *, attention: Attention, kernels: LayerKernels, optimizer: Optimizer
-) -> Recipe:
-    """The recipe, with a micro-batch of one row and everything checkpointed."""
-    targets = config.adapter.target_modules
-    return Recipe(
-        micro_batch=1,
-        sequence=min(config.data.max_length, situation.rows.longest or config.data.max_length),
-        rank=config.adapter.rank,
-        accumulation=config.training.effective_batch,
-        packed=is_packed(config, situation.rows),
-        targets=None if targets == "all-linear" else frozenset(name.rpartition(".")[2] for name in targets),
-        dropout=config.adapter.dropout,
-        quantization=config.quantization.type,
-        double_quant=config.quantization.double_quant,
-        attention=attention,
-        repeats_heads=situation.device.kind == "cuda" and _capability(situation.device) < _FLASH_CAPABILITY,
-        layer_kernels=kernels,
-        optimizer=optimizer,
-        regime=regime_of(config, situation.device),
-    )
-
-
 def _capability(device: Device) -> Capability:
     """The card's; one that does not tell is taken as able."""
     return device.capability or _FLASH_CAPABILITY
-
-
-def _used(attention: str) -> Attention:
-    """The engine uses sdpa where flash_attention_2 is asked for."""
-    return "sdpa" if attention == "flash_attention_2" else cast(Attention, attention)
 
 
 def _by_tokens(config: RunConfig, recipe: Recipe, device: Device) -> tuple[Recipe, str, str]:
@@ -244,7 +178,7 @@ def _by_tokens(config: RunConfig, recipe: Recipe, device: Device) -> tuple[Recip
 def _attention(config: RunConfig, situation: Situation) -> tuple[Attention, str]:
     device = situation.device
     flash = device.kind == "cpu" or (
-        regime_of(config, device).residual == 2 and _capability(device) >= _FLASH_CAPABILITY
+        compute_dtype(config, device) != "float32" and _capability(device) >= _FLASH_CAPABILITY
     )
     if situation.varlen and flash and is_packed(config, situation.rows):
         return "varlen", "packed rows need no mask and no work across their borders"
@@ -278,9 +212,3 @@ def _smaller_states(setting: str, dimensions: Dimensions, plan: Plan) -> str:
     own = static_memory(dimensions, plan.recipe)
     plain = static_memory(dimensions, replace(plan.recipe, optimizer="adamw")).optimizer
     return f": {(own.optimizer + own.managed) / MIB:.0f} MiB, where plain AdamW takes {plain / MIB:.0f}"
-
-
-def with_least_memory(recipe: Recipe, config: RunConfig) -> Recipe:
-    """The recipe with what the config leaves open set to what needs least."""
-    options = options_of(config)
-    return options.applied(recipe, options.micro_batches[0], options.checkpointing[-1])

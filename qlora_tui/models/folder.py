@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from qlora_tui.errors import ModelError
+from qlora_tui.models.families import FAMILIES
 from qlora_tui.models.shape import ModelShape, shape_from_config
 from qlora_tui.text import one_line, printable
 
@@ -103,16 +104,6 @@ def _refuse_weights(names: Collection[str], where: str) -> None:
     raise MissingFiles(f"{where} cannot be used.", why, _what_else(names))
 
 
-# Families that transformers has built in: their repositories may still carry the code they were first published with.
-NATIVE_MODEL_TYPES = frozenset(
-    {
-        "llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "gemma", "gemma2", "gemma3_text",
-        "phi", "phi3", "smollm3", "olmo", "olmo2", "olmoe", "granite", "stablelm", "starcoder2", "falcon", "cohere",
-        "cohere2", "gpt_neox", "gpt_oss",
-    }
-)  # fmt: skip
-
-
 def needs_remote_code(folder: Path, trust_remote_code: bool) -> bool:
     """Whether the model needs to run Python code of its own.
 
@@ -126,7 +117,7 @@ def needs_remote_code(folder: Path, trust_remote_code: bool) -> bool:
             continue
         settings = read_json(folder / name)
         mapping = settings.get("auto_map")
-        built_in = name == CONFIGURATION and settings.get("model_type") in NATIVE_MODEL_TYPES
+        built_in = name == CONFIGURATION and str(settings.get("model_type")) in FAMILIES
         if not mapping or (built_in and not trust_remote_code):
             continue
         if not trust_remote_code:

@@ -108,7 +108,7 @@ class Node:
         outputs: int = 1,
     ) -> None:
         self.sequence = sequence
-        self.inputs = tuple((each.node, each.number, each.bytes) for each in inputs)
+        self.inputs = [(each.node, each.number, each.size.bytes) for each in inputs]
         self.saved = saved or []
         self.backward = backward
         self.outputs = outputs
@@ -159,7 +159,8 @@ class Tape:
 
     def like(self, tensor: Tensor, size: float | None = None) -> Tensor:
         """A tensor of another's shape."""
-        return self.new(tensor.size.rows, tensor.size.width, tensor.bytes if size is None else size)
+        full = tensor.size if size is None else _size(tensor.size.rows, tensor.size.width, size)
+        return Tensor(_Storage(self, full), full)
 
     def parameter(self, tensor: Tensor) -> Tensor:
         """The same tensor as something whose gradient is wanted; whoever leads back to it keeps it alive."""
@@ -196,8 +197,11 @@ class Tape:
             saved: What :meth:`save` gave.
             trained: The operation has weights that are trained, so it is gone back to in any case.
         """
-        if trained or any(each.node is not None for each in inputs):
-            output.node = Node(self._next(), inputs, saved, backward)
+        # A plain loop: every operation of every step passes here.
+        for each in inputs:
+            if trained or each.node is not None:
+                output.node = Node(self._next(), inputs, saved, backward)
+                break
         return output
 
     def record_many(self, outputs: list[Tensor], source: Tensor, backward: Callable[[], Tensor]) -> list[Tensor]:
@@ -239,7 +243,7 @@ class Tape:
             del saved
             for place, (target, _, size) in enumerate(node.inputs):
                 given = gradients[place]
-                if target is not None and given is not None and given.bytes != size:
+                if target is not None and given is not None and given.size.bytes != size:
                     gradients[place] = self.like(given, size)
                 del given
             del received

@@ -35,7 +35,8 @@ FiniteFloat = Annotated[float | None, BeforeValidator(_finite_or_none)]
 class Event(BaseModel):
     """Base of all events."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # Built at its first use: most commands see few kinds of events, or none.
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
     kind: ClassVar[str]
 
 
@@ -187,7 +188,7 @@ class Failed(Event):
 class Comparison(BaseModel):
     """One metric before and after on the same rows, with a paired confidence interval of the difference."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
     before: float
     after: float
     difference: float

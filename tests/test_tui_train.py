@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from run_stories import HOSTILE, Story, abandon, claim, make_adapter
 from textual.pilot import Pilot
+from textual.widget import Widget
 from textual.widgets import RichLog, Static, Tabs
 from tui_helpers import Machine, application, drive, overview, press, screen_text, settle, wait_for
 
@@ -435,3 +437,32 @@ def test_a_full_log_does_not_fill_the_screen(tmp_path: Path) -> None:
         assert len(screen.query_one("#log", RichLog).lines) <= 500
 
     watch(Story(steps=3000, every=3, total=4000).write(tmp_path), steps)
+
+
+# --- a long run
+
+
+def alive_widgets() -> int:
+    """Every widget that something still holds, on the screen or not."""
+    gc.collect()
+    return sum(isinstance(each, Widget) for each in gc.get_objects())
+
+
+def test_nothing_is_left_behind_by_what_a_run_says(tmp_path: Path) -> None:
+    story, source = Story(steps=100, total=100_000), random.Random(5)
+    run = story.write(tmp_path)
+
+    async def steps(pilot: Pilot[str], screen: TrainScreen) -> None:
+        await pilot.pause(0.2)
+        before, last = alive_widgets(), 100
+        for _ in range(2):
+            with screen.follower.lock:  # the screen falls behind, as beside a busy machine
+                story.append(run, *(story.step(last + each, source) for each in range(1, 101)))
+                await pilot.pause(0.12)
+            last += 100
+            await wait_for(pilot, shows(pilot, f"step {last:,} of"), "all of it")
+            await press(pilot, "tab", "shift+tab")
+        await pilot.pause(0.2)
+        assert alive_widgets() <= before
+
+    watch(run, steps)

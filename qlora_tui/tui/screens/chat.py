@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from qlora_tui.errors import QloraError
 from qlora_tui.runs.adapters import run_of
@@ -25,6 +25,7 @@ from qlora_tui.tui.spots import keep_prompt, save_transcript
 from qlora_tui.tui.widgets.chat_settings import ChatSettings
 from qlora_tui.tui.widgets.exchange_view import ExchangeView
 from qlora_tui.tui.widgets.helped import Help, Hint, help_for
+from qlora_tui.tui.widgets.key_footer import KeyFooter
 from qlora_tui.tui.widgets.prompt import Prompt
 from qlora_tui.tui.widgets.rail import StepRail
 
@@ -83,7 +84,7 @@ class ChatScreen(Screen[None]):
                     yield ChatSettings()
                 yield Prompt(id="prompt")
                 yield Hint()
-        yield Footer(compact=True)
+        yield KeyFooter()
 
     def field_help(self) -> Help:
         return Help(

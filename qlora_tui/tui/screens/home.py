@@ -11,7 +11,7 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import Screen
 from textual.timer import Timer
-from textual.widgets import Footer, OptionList, Static
+from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 from textual.worker import get_current_worker
 
@@ -22,6 +22,7 @@ from qlora_tui.tui.screens.question import Answer, QuestionScreen, error_screen
 from qlora_tui.tui.widgets.choices import Choices
 from qlora_tui.tui.widgets.columns import fitted
 from qlora_tui.tui.widgets.helped import Help, Hint, help_for
+from qlora_tui.tui.widgets.key_footer import KeyFooter
 
 if TYPE_CHECKING:
     from qlora_tui.runs.directory import RunDirectory
@@ -78,7 +79,7 @@ class HomeScreen(Screen[None]):
             yield Static("", id="runs-title", markup=False)
             yield Choices(id="runs", help=_HELP_RUN)
         yield Hint()
-        yield Footer(compact=True)
+        yield KeyFooter()
 
     @staticmethod
     def _banner() -> Content:

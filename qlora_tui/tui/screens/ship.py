@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Button, Checkbox, Footer, Input, Static
+from textual.widgets import Button, Checkbox, Input, Static
 
 from qlora_tui.errors import QloraError
 from qlora_tui.runs.directory import RunDirectory
@@ -22,6 +22,7 @@ from qlora_tui.tui.screens.question import Answer, QuestionScreen, error_screen
 from qlora_tui.tui.shipping import Shipment, cost_text, merge_text, read_shipment
 from qlora_tui.tui.widgets.cycle import Cycle
 from qlora_tui.tui.widgets.helped import Help, Hint, help_for
+from qlora_tui.tui.widgets.key_footer import KeyFooter
 from qlora_tui.tui.widgets.rail import StepRail, station_keys
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class ShipScreen(Screen[None]):
                 with VerticalScroll(id="ship", can_focus=False):
                     yield from self._form()
                 yield Hint()
-        yield Footer(compact=True)
+        yield KeyFooter()
 
     def _form(self) -> ComposeResult:
         yield Static("", id="ship-head", markup=False)

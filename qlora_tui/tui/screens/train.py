@@ -13,7 +13,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.screen import Screen
 from textual.timer import Timer
-from textual.widgets import ContentSwitcher, Footer, ProgressBar, RichLog, Static, Tab, Tabs
+from textual.widgets import ContentSwitcher, ProgressBar, RichLog, Static, Tab, Tabs
 from textual.worker import get_current_worker
 
 from qlora_tui.errors import QloraError
@@ -24,6 +24,7 @@ from qlora_tui.tui.follower import Condition, Follower
 from qlora_tui.tui.run_log import log_text
 from qlora_tui.tui.screens.question import Answer, QuestionScreen, error_screen
 from qlora_tui.tui.widgets.helped import Help, Hint, help_for
+from qlora_tui.tui.widgets.key_footer import KeyFooter
 from qlora_tui.tui.widgets.rail import StepRail, station_keys
 from qlora_tui.tui.widgets.tiles import Tiles
 
@@ -106,7 +107,7 @@ class TrainScreen(Screen[None]):
                         yield RichLog(id="log", max_lines=LOG_LINES, wrap=True, min_width=20)
                     yield Static("", id="tail", markup=False)
                 yield Hint()
-        yield Footer(compact=True)
+        yield KeyFooter()
 
     def field_help(self) -> Help:
         live = self.follower.condition.status == "running"
@@ -196,8 +197,8 @@ class TrainScreen(Screen[None]):
             if time.monotonic() - self._chart_time >= CHART_SECONDS:
                 self._draw_charts()
             self._drawn = view.changes
-        if condition != self._condition_drawn:
-            self._condition_drawn = condition
+        before, self._condition_drawn = self._condition_drawn, condition
+        if before is None or (before.status, before.trouble) != (condition.status, condition.trouble):
             self.refresh_bindings()
             self.query_one(Hint).show(self.field_help())
 

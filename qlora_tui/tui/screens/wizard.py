@@ -11,12 +11,13 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal, Vertical
 from textual.events import DescendantFocus
 from textual.screen import Screen
-from textual.widgets import Button, ContentSwitcher, Footer
+from textual.widgets import Button, ContentSwitcher
 
 from qlora_tui.tui.screens.pane import StepPane
 from qlora_tui.tui.steps import LAST_QUESTION, station
 from qlora_tui.tui.view import View, summaries, view_of
 from qlora_tui.tui.widgets.helped import Hint, help_for
+from qlora_tui.tui.widgets.key_footer import KeyFooter
 from qlora_tui.tui.widgets.memory_bar import MemoryBar
 from qlora_tui.tui.widgets.rail import StepRail, station_keys
 
@@ -91,7 +92,7 @@ class WizardScreen(Screen[None]):
                     yield Button("Next ›", id="forward", compact=True, variant="primary")
                 yield Hint()
         yield MemoryBar()
-        yield Footer(compact=True)
+        yield KeyFooter()
 
     async def on_mount(self) -> None:
         self.watch(self.app, "answered", self._refresh, init=False)

@@ -8,7 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from benchmarks.errors import CannotStage, Case, Outcome, all_cases, run_case
+from benchmarks.errors.case import Case, Outcome, run_case
+from benchmarks.errors.cases import ALL_CASES
+from benchmarks.errors.place import CannotStage
 from qlora_tui.errors import ExitCode
 
 AT_ONCE = 2
@@ -19,7 +21,7 @@ Outcomes = dict[str, Future[Outcome]]
 
 def each(*, full: bool) -> list[object]:
     marks = [pytest.mark.full] if full else []
-    return [pytest.param(case, id=case.name, marks=marks) for case in all_cases() if case.full == full]
+    return [pytest.param(case, id=case.name, marks=marks) for case in ALL_CASES if case.full == full]
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +50,7 @@ def test_bad_input_is_told(case: Case, outcomes: Outcomes) -> None:
 
 
 def test_the_names_tell_the_cases_apart() -> None:
-    names = [case.name for case in all_cases()]
+    names = [case.name for case in ALL_CASES]
     assert len(set(names)) == len(names)
 
 

@@ -1,4 +1,4 @@
-"""What can be wrong about an estimate, as cases of the benchmark of bad input: models, recipes, cards and drivers."""
+"""What can be wrong about an estimate: models, recipes, cards and drivers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from benchmarks.errors import Case, Place
-from qlora_tui.errors import ExitCode
+from benchmarks.errors.case import OK, USAGE, Case, Prepare
+from benchmarks.errors.place import Place
 from qlora_tui.models.catalog import find_model
 
-_USAGE: Final = ExitCode.USAGE
-_OK: Final = ExitCode.OK
 _LLAMA: Final = "meta-llama/Llama-3.1-8B-Instruct"
 _NVML: Final = """
 class NVMLError(Exception):
@@ -27,11 +25,11 @@ def __getattr__(name):
 """A stand-in for the driver's bindings, found before the real ones."""
 
 
-def _estimate(*arguments: str) -> Callable[[Place], Sequence[str]]:
+def _estimate(*arguments: str) -> Prepare:
     return lambda _place: ["estimate", *arguments, "--json"]
 
 
-def _of_config(change: Callable[[dict[str, Any]], object] | str) -> Callable[[Place], Sequence[str]]:
+def _of_config(change: Callable[[dict[str, Any]], object] | str) -> Prepare:
     """An estimate of a folder that holds nothing but a changed config.json."""
 
     def prepare(place: Place) -> Sequence[str]:
@@ -45,7 +43,7 @@ def _of_config(change: Callable[[dict[str, Any]], object] | str) -> Callable[[Pl
     return prepare
 
 
-def _with(**fields: Any) -> Callable[[Place], Sequence[str]]:
+def _with(**fields: Any) -> Prepare:
     return _of_config(lambda values: values.update(fields))
 
 
@@ -57,7 +55,7 @@ def _by_its_weights(place: Place) -> Sequence[str]:
     return arguments
 
 
-def _on_driver(code: int, message: str, answers: str = "{}") -> Callable[[Place], Sequence[str]]:
+def _on_driver(code: int, message: str, answers: str = "{}") -> Prepare:
     """An estimate on a machine whose driver's bindings answer as told, and fail at everything else."""
 
     def prepare(place: Place) -> Sequence[str]:
@@ -78,30 +76,30 @@ _HALF: Final = (
 )
 
 ESTIMATE_CASES = (
-    Case("estimate: truncated config.json", _of_config('{"model_type": "llama", "hid'), _USAGE, ("not valid JSON",)),
-    Case("estimate: no layers", _with(num_hidden_layers=0), _USAGE, ("num_hidden_layers is 0",)),
-    Case("estimate: heads that do not divide", _with(num_attention_heads=7), _USAGE, ("7",)),
-    Case("estimate: key heads that do not divide", _with(num_key_value_heads=5), _USAGE, ("5",)),
-    Case("estimate: a negative size", _with(hidden_size=-1), _USAGE, ("hidden_size is -1",)),
-    Case("estimate: no architecture", _with(model_type=None), _USAGE, ("model_type",)),
-    Case("estimate: a multimodal model", _with(model_type="qwen2_5_vl"), _USAGE, ("images or sound",)),
-    Case("estimate: a state-space model", _with(model_type="mamba2"), _USAGE, ("no attention",)),
-    Case("estimate: an unknown architecture", _by_its_weights, _OK, ("not known here", "15 %")),
-    Case("estimate: a mixture of experts", _estimate("--model", "Qwen/Qwen3-30B-A3B", "--gpu", "80GiB"), _OK,
+    Case("estimate: truncated config.json", _of_config('{"model_type": "llama", "hid'), USAGE, ("not valid JSON",)),
+    Case("estimate: no layers", _with(num_hidden_layers=0), USAGE, ("num_hidden_layers is 0",)),
+    Case("estimate: heads that do not divide", _with(num_attention_heads=7), USAGE, ("7",)),
+    Case("estimate: key heads that do not divide", _with(num_key_value_heads=5), USAGE, ("5",)),
+    Case("estimate: a negative size", _with(hidden_size=-1), USAGE, ("hidden_size is -1",)),
+    Case("estimate: no architecture", _with(model_type=None), USAGE, ("model_type",)),
+    Case("estimate: a multimodal model", _with(model_type="qwen2_5_vl"), USAGE, ("images or sound",)),
+    Case("estimate: a state-space model", _with(model_type="mamba2"), USAGE, ("no attention",)),
+    Case("estimate: an unknown architecture", _by_its_weights, OK, ("not known here", "15 %")),
+    Case("estimate: a mixture of experts", _estimate("--model", "Qwen/Qwen3-30B-A3B", "--gpu", "80GiB"), OK,
          ("16 bit",)),
-    Case("estimate: an absurd length", _estimate("--model", _LLAMA, "--max-length", "99999999"), _USAGE, ("1048576",)),
+    Case("estimate: an absurd length", _estimate("--model", _LLAMA, "--max-length", "99999999"), USAGE, ("1048576",)),
     Case("estimate: rows beyond the context",
-         _estimate("--model", "bundled:smollm2-135m", "--gpu", "T4", "--max-length", "9000"), _OK,
+         _estimate("--model", "bundled:smollm2-135m", "--gpu", "T4", "--max-length", "9000"), OK,
          ("longer than the 8,192",)),
     Case("estimate: a rank above every layer",
-         _estimate("--model", "bundled:smollm2-135m", "--gpu", "T4", "--rank", "1000"), _USAGE, ("at most 576",)),
-    Case("estimate: an unknown card", _estimate("--model", _LLAMA, "--gpu", "RTX 9999"), _USAGE, ("not known",)),
-    Case("estimate: a name of several cards", _estimate("--model", _LLAMA, "--gpu", "h100"), _USAGE, ("H100 PCIe",)),
-    Case("estimate: no memory at all", _estimate("--model", _LLAMA, "--gpu", "0GiB"), _USAGE, ("neither a card",)),
-    Case("estimate: no recipe", _estimate(), _USAGE, ("neither a config nor a model",)),
-    Case("estimate: no driver", _on_driver(12, "NVML Shared Library Not Found"), _OK, ("no NVIDIA driver", "--gpu")),
-    Case("estimate: a driver that fails half-way", _on_driver(999, "Unknown Error", _HALF), _OK,
+         _estimate("--model", "bundled:smollm2-135m", "--gpu", "T4", "--rank", "1000"), USAGE, ("at most 576",)),
+    Case("estimate: an unknown card", _estimate("--model", _LLAMA, "--gpu", "RTX 9999"), USAGE, ("not known",)),
+    Case("estimate: a name of several cards", _estimate("--model", _LLAMA, "--gpu", "h100"), USAGE, ("H100 PCIe",)),
+    Case("estimate: no memory at all", _estimate("--model", _LLAMA, "--gpu", "0GiB"), USAGE, ("neither a card",)),
+    Case("estimate: no recipe", _estimate(), USAGE, ("neither a config nor a model",)),
+    Case("estimate: no driver", _on_driver(12, "NVML Shared Library Not Found"), OK, ("no NVIDIA driver", "--gpu")),
+    Case("estimate: a driver that fails half-way", _on_driver(999, "Unknown Error", _HALF), OK,
          ("does not tell its memory", "no verdict")),
-    Case("models: no such name", lambda _place: ["models", "nonsense"], _USAGE, ("nonsense",)),
+    Case("models: no such name", lambda _place: ["models", "nonsense"], USAGE, ("nonsense",)),
 )  # fmt: skip
 """Those that end well must say so in the notes of the answer."""

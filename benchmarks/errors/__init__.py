@@ -1,0 +1,1 @@
+"""Everything a user can get wrong, given to the console script case by case."""

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -64,15 +64,30 @@ def reference(home: Path) -> Path:
     return home / "reference"
 
 
+_engines: list[subprocess.Popen[bytes]] = []
+
+
+@pytest.fixture(autouse=True)
+def no_engine_is_left() -> Iterator[None]:
+    """A test that failed must not leave its engine training beside the next ones."""
+    yield
+    while _engines:
+        engine = _engines.pop()
+        engine.kill()
+        engine.wait()
+
+
 def start_engine(run: RunDirectory, *extra: str) -> subprocess.Popen[bytes]:
     with run.log.open("ab") as log:
-        return subprocess.Popen(
+        engine = subprocess.Popen(
             [sys.executable, "-m", "qlora_tui.engine", "train", str(run.path), *extra],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             env=environment(),
         )
+    _engines.append(engine)
+    return engine
 
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen[bytes], seconds: float = 240) -> None:

@@ -344,7 +344,7 @@ def test_an_error_is_red_on_a_terminal(run: RunDirectory) -> None:
 def test_first_ctrl_c_on_a_terminal(run: RunDirectory) -> None:
     process = start_player(run, "until_stopped")
     terminal = Terminal(str(CONSOLE), "attach", "spam", "--plain")
-    terminal.until("step ")
+    terminal.until("steps")
     terminal.press(b"\x03")
     terminal.until("Finishing the step and saving")
     assert terminal.end() == ExitCode.INTERRUPTED
@@ -356,7 +356,7 @@ def test_first_ctrl_c_on_a_terminal(run: RunDirectory) -> None:
 def test_second_ctrl_c_on_a_terminal(run: RunDirectory) -> None:
     process = start_player(run, "stubborn")
     terminal = Terminal(str(CONSOLE), "attach", "spam", "--plain")
-    terminal.until("step ")
+    terminal.until("steps")
     terminal.press(b"\x03")
     terminal.until("Finishing the step and saving")
     time.sleep(0.5)
@@ -371,7 +371,7 @@ def test_detaching_says_how_to_come_back(run: RunDirectory) -> None:
     terminal = Terminal(str(CONSOLE), "attach", "spam")
     terminal.until("step ")
     terminal.press(b"q")
-    terminal.until("Stop and save")
+    terminal.until("Detach")
     terminal.press(b"\r")
     assert terminal.end() == 0
     assert terminal.output.rstrip().endswith("spam goes on training. Come back with `qlora-tui attach spam`.")

@@ -173,7 +173,7 @@ def test_a_run_that_has_not_begun_waits(tmp_path: Path) -> None:
     ("trouble", "told"),
     [
         (lambda run: abandon(run), "gone without a last word"),
-        (lambda run: run.path.rename(run.path.with_name("away")), "is gone"),
+        (lambda run: run.path.rename(run.path.with_name("away")), "deleted"),
         (lambda run: run.events.write_bytes(run.events.read_bytes()[:20_000]), "was cut or replaced"),
     ],
     ids=["dead", "vanished", "cut"],

@@ -221,6 +221,14 @@ def test_progress_counts_rows(encoder: Encoder) -> None:
     assert seen == [CHUNK_ROWS, CHUNK_ROWS + 5]
 
 
+def test_long_rows_are_fewer_to_a_chunk(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qlora_tui.data.prepare.CHUNK_BYTES", 1000)
+    seen: list[int] = []
+    long = [RawRow(number, SHORT, size=400) for number in range(1, 13)]
+    prepare(long, encoder, DataSection(source="rows.jsonl"), seen.append)
+    assert seen == [3, 6, 9, 12]
+
+
 def test_order_and_content_survive_chunks(encoder: Encoder, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     data = [{"instruction": f"Say {n}.", "input": "", "output": str(n) if n % 7 else ""} for n in range(2 * CHUNK_ROWS)]

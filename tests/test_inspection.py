@@ -8,7 +8,9 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,10 @@ from test_cli import assert_error, console
 from test_text import HOSTILE, acts
 
 from qlora_tui.config import RunConfig
+from qlora_tui.data import prepare, reading
 from qlora_tui.data.inspection import Glance, Inspection, from_json, to_json
 from qlora_tui.data.preview import Which
+from qlora_tui.engine import inspect_files
 from qlora_tui.engine.inspection import Cancelled, Inspector, Stage, inspect
 from qlora_tui.errors import DataError, UsageError
 from qlora_tui.runs.inspecting import parse_which, run_inspection
@@ -187,6 +191,63 @@ def test_it_can_be_cancelled(config: RunConfig) -> None:
     with pytest.raises(Cancelled):
         inspect(config, stages.append, lambda: bool(stages))
     assert [stage.name for stage in stages] == ["fingerprint of the train data"]
+
+
+@pytest.fixture
+def long_config(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+    """Rows enough to take time in every phase, with phases that report after a few."""
+    for module, name in ((prepare, "CHUNK_ROWS"), (reading, "PASSED_ROWS"), (inspect_files, "REPORT_ROWS")):
+        monkeypatch.setattr(module, name, 8)
+    monkeypatch.setattr(reading, "_PIECE", 512)
+    held_out = write_rows(tmp_path / "held.jsonl", [pair(f"{n} and one?", f"It is {n + 1}.") for n in range(200)])
+    # What is found in the last row makes the search for it go through all of them.
+    rows = [pair(f"Twice {n}?", f"It is {2 * n}.") for n in range(400)] + [pair("Whom?", "bob@example.org")]
+    source = write_rows(tmp_path / "rows.jsonl", rows)
+    return config_for(model, source, split="train[50%:]", evaluation={"source": str(held_out)})
+
+
+PHASES = {
+    "fingerprint of the train data": 25,
+    "fingerprint of the evaluation data": 12,
+    "train rows": 25,
+    "train rows before data.split": 140,
+    "evaluation rows": 25,
+    "rows compared with each other": 20,
+    "evaluation rows compared with training rows": 4,
+    "rows that show what was found": 95,
+}
+"""How often each tells how far it is, at least."""
+
+
+def test_no_phase_is_silent(long_config: RunConfig) -> None:
+    told: list[tuple[str, int]] = []
+    calls = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    inspector = Inspector(long_config, lambda stage: told.append((stage.name, calls)))
+    inspector.encoder  # noqa: B018 - is made once, whatever the rows
+    # Calls of functions are a clock that runs alike on every machine.
+    sys.setprofile(count)
+    try:
+        inspector.inspect()
+    finally:
+        sys.setprofile(None)
+    often = Counter(name for name, _ in told)
+    assert set(often) == set(PHASES)
+    assert {name for name, count in often.items() if count < PHASES[name]} == set()
+    times = [0, *(time for _, time in told), calls]
+    assert max(later - earlier for earlier, later in pairwise(times)) < calls / 10
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_every_phase_can_be_cancelled(long_config: RunConfig, phase: str) -> None:
+    told: list[str] = []
+    with pytest.raises(Cancelled):
+        inspect(long_config, lambda stage: told.append(stage.name), lambda: told[-1:] == [phase])
+    assert told[-1] == phase
 
 
 def test_values_survive_the_wire(config: RunConfig) -> None:

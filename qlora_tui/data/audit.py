@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from qlora_tui.data.duplicates import Hashes, Indices, Sketches, repeats
+from qlora_tui.data.duplicates import BANDS, Hashes, Indices, Sketches, contradicting, repeats
 from qlora_tui.data.formats import Example, Turn
 from qlora_tui.data.prepare import Outcome
 from qlora_tui.data.privacy import Kind, scan
@@ -72,6 +72,26 @@ class Overlap:
     near: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What rows have in common with each other, as numbers of rows.
+
+    Attributes:
+        repeated: Rows that repeat an earlier one exactly.
+        almost: Rows that almost repeat an earlier one; ``firsts`` are the first ones of their groups.
+        contradicting: Rows whose prompt has another answer in another row.
+        answers: Answers with something to say that many rows give, the most frequent first.
+        overlap: Which rows also stand among the training rows, if these are evaluation rows.
+    """
+
+    repeated: Indices
+    almost: Indices
+    firsts: Indices
+    contradicting: Indices
+    answers: tuple[RepeatedAnswer, ...]
+    overlap: Overlap
+
+
 class Audit:
     """Takes rows in as they are prepared, and says what it found.
 
@@ -99,6 +119,7 @@ class Audit:
         self.empty_turns = Tally()
         self.longest: tuple[int, int] | None = None
         self.shortest: tuple[int, int] | None = None
+        self._compared: Comparison | None = None
 
     def add(self, outcomes: Iterable[Outcome]) -> None:
         """Look at some rows; those that are dropped are passed over."""
@@ -156,31 +177,37 @@ class Audit:
         if (script := main_script(text)) is not None:
             self.scripts.setdefault(script, Tally()).add(number)
 
-    def repeated(self) -> Indices:
-        """Numbers of the rows that repeat an earlier one exactly."""
-        return self._numbers()[repeats(self.contents.values())]
+    def compare(self, report: Callable[[int, int], None] = lambda _done, _total: None) -> Comparison:
+        """What the rows have in common, once all have passed.
 
-    def almost_repeated(self) -> tuple[Indices, Indices]:
-        """Numbers of the rows that almost repeat an earlier one, and of the first of their groups."""
-        groups = self.sketches.groups()[: len(self.sketched)]
+        Args:
+            report: Called with how many steps are done, and of how many; may raise to stop. With millions of rows each
+                step takes part of a second.
+        """
+        if self._compared is None:
+            total = BANDS + 4
+            groups = self.sketches.groups(lambda band: report(band, total))
+            report(BANDS, total)
+            numbers, repeated = self._numbers(), repeats(self.contents.values())
+            almost, firsts = self._almost_repeated(groups[: len(self.sketched)], repeated)
+            report(BANDS + 1, total)
+            against = contradicting(self.prompts.values(), self.answers.values())
+            report(BANDS + 2, total)
+            answers = tuple(self._repeated_answers())
+            report(BANDS + 3, total)
+            seen = self.training
+            overlap = Overlap() if seen is None else self._overlap(seen, groups[self._first_sketch :])
+            report(total, total)
+            self._compared = Comparison(numbers[repeated], almost, firsts, numbers[against], answers, overlap)
+        return self._compared
+
+    def _almost_repeated(self, groups: Indices, repeated: Indices) -> tuple[Indices, Indices]:
         positions = np.flatnonzero(groups != np.arange(len(groups)))
-        exact = np.zeros(len(groups), dtype=bool)
-        exact[repeats(self.contents.values()[: len(groups)])] = True
-        positions = positions[~exact[positions]]
+        positions = positions[~np.isin(positions, repeated)]
         numbers = np.array(self.sketched, dtype=np.int64)
         return numbers[positions], numbers[groups[positions]]
 
-    def contradictions(self) -> Indices:
-        """Numbers of the rows whose prompt has another answer in another row."""
-        prompts, answers = self.prompts.values(), self.answers.values()
-        if not len(prompts):
-            return np.zeros(0, dtype=np.int64)
-        pairs = np.unique(np.stack([prompts, answers], axis=1), axis=0)
-        values, counts = np.unique(pairs[:, 0], return_counts=True)
-        return self._numbers()[np.isin(prompts, values[counts > 1])]
-
-    def repeated_answers(self) -> Iterator[RepeatedAnswer]:
-        """Answers with something to say that many rows give, the most frequent first."""
+    def _repeated_answers(self) -> Iterator[RepeatedAnswer]:
         answers = self.answers.values()
         if not len(answers):
             return
@@ -192,15 +219,10 @@ class Audit:
             rows = self._numbers()[answers == values[position]]
             yield RepeatedAnswer(int(counts[position]), tuple(int(number) for number in rows[:2]))
 
-    def overlap(self) -> Overlap:
-        """Which rows here also stand among the training rows."""
-        training = self.training
-        if training is None or not self.numbers:
-            return Overlap()
+    def _overlap(self, training: Audit, groups: Indices) -> Overlap:
         numbers = self._numbers()
         same = np.isin(self.contents.values(), training.contents.values())
         asked = np.isin(self.prompts.values(), training.prompts.values()) & ~same
-        groups = self.sketches.groups()[self._first_sketch :]
         near = np.zeros(len(numbers), dtype=bool)
         near[: len(groups)] = groups < self._first_sketch
         near &= ~same & ~asked

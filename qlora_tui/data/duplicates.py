@@ -20,8 +20,10 @@ NEAR = 0.8
 MOST_SKETCHES = 1_000_000
 """Rows of which a signature is kept: 192 bytes each."""
 
+BANDS = 16
+"""Parts of a signature, of 8 values each: rows with 0.8 in common share one with probability 0.94, with 0.9 always."""
+
 _PERMUTATIONS = 128
-_BANDS = 16  # of 8 values each: rows with 0.8 in common share a band with probability 0.94, with 0.9 always
 _RUN = 3
 _BLOCK = 65_536
 _COMMON_SHARE = 0.3
@@ -52,6 +54,17 @@ def repeats(values: Words) -> Indices:
     return np.sort(order[1:][ordered[1:] == ordered[:-1]])
 
 
+def contradicting(questions: Words, answers: Words) -> Indices:
+    """Positions whose question stands with another answer elsewhere, in order."""
+    if not len(questions):
+        return np.zeros(0, dtype=np.int64)
+    order = np.argsort(questions, kind="stable")
+    asked, said = questions[order], answers[order]
+    starts = np.concatenate([[0], np.flatnonzero(asked[1:] != asked[:-1]) + 1])
+    differ = np.minimum.reduceat(said, starts) != np.maximum.reduceat(said, starts)
+    return np.sort(order[np.repeat(differ, np.diff(starts, append=len(order)))])
+
+
 class Sketches:
     """Signatures of many texts, and which of them are almost equal."""
 
@@ -75,7 +88,7 @@ class Sketches:
         if len(self._common):
             runs, offsets = _without(runs, offsets, self._common)
         signatures = _signatures(runs, offsets)
-        keys = _mix(signatures.reshape(len(texts), _BANDS, -1).astype(np.uint64)).astype(np.uint32)
+        keys = _mix(signatures.reshape(len(texts), BANDS, -1).astype(np.uint64)).astype(np.uint32)
         empty = offsets[1:] == offsets[:-1]
         # A text without a run of words resembles no other: its keys must not meet.
         places = np.arange(self.count, self.count + len(texts), dtype=np.uint32)
@@ -88,27 +101,27 @@ class Sketches:
             used = self.count % _BLOCK
             if used == 0:
                 self._blocks.append(np.empty((_BLOCK, _PERMUTATIONS), dtype=np.uint8))
-                self._keys.append(np.empty((_BLOCK, _BANDS), dtype=np.uint32))
+                self._keys.append(np.empty((_BLOCK, BANDS), dtype=np.uint32))
             taken = min(_BLOCK - used, len(signatures) - done)
             self._blocks[-1][used : used + taken] = signatures[done : done + taken]
             self._keys[-1][used : used + taken] = keys[done : done + taken]
             self.count += taken
             done += taken
 
-    def groups(self, report: Callable[[int, int], None] = lambda _done, _total: None) -> Indices:
+    def groups(self, report: Callable[[int], None] = lambda _band: None) -> Indices:
         """For each text the position of the first text of its group; texts that are almost equal are a group.
 
         Args:
-            report: Called now and then with how much is done, and of how much; may raise to stop.
+            report: Called before each of the :data:`BANDS` with its place; may raise to stop.
         """
         if self._groups is None or len(self._groups) != self.count:
             self._groups = self._grouped(report)
         return self._groups
 
-    def _grouped(self, report: Callable[[int, int], None]) -> Indices:
+    def _grouped(self, report: Callable[[int], None]) -> Indices:
         labels = np.arange(self.count, dtype=np.int64)
-        for band in range(_BANDS):
-            report(band, _BANDS)
+        for band in range(BANDS):
+            report(band)
             keys = np.concatenate([block[:, band] for block in self._keys])[: self.count] if self._keys else labels
             order = np.argsort(keys, kind="stable")
             ordered = keys[order]

@@ -199,7 +199,8 @@ def _reading(report: PreparationReport, section: DataSection) -> Iterator[Findin
 
 
 def _repetition(audit: Audit) -> Iterator[Finding]:
-    repeated = audit.repeated()
+    compared = audit.compare()
+    repeated = compared.repeated
     total = max(1, len(audit.numbers))
     if len(repeated):
         yield Finding(
@@ -210,7 +211,7 @@ def _repetition(audit: Audit) -> Iterator[Finding]:
             "Remove them unless their weight is meant; the model learns them by heart.",
             _evidence(repeated),
         )
-    almost, firsts = audit.almost_repeated()
+    almost = compared.almost
     if len(almost):
         limit = f" (the first {MOST_SKETCHES:,} rows were compared)" if audit.sketches.full else ""
         yield Finding(
@@ -218,15 +219,15 @@ def _repetition(audit: Audit) -> Iterator[Finding]:
             len(almost),
             "warning" if len(almost) / total > 0.05 else "notice",
             _rows(len(almost), f"are almost the same as an earlier one{limit}", total),
-            f"Compare row {almost[0]} with row {firsts[0]}; remove what adds nothing. Held-out rows that resemble "
-            "training rows flatter the result.",
+            f"Compare row {almost[0]} with row {compared.firsts[0]}; remove what adds nothing. Held-out rows that "
+            "resemble training rows flatter the result.",
             _evidence(almost),
         )
 
 
 def _answers(audit: Audit) -> Iterator[Finding]:
     total = max(1, len(audit.numbers))
-    for repeated in audit.repeated_answers():
+    for repeated in audit.compare().answers:
         yield Finding(
             "repeated_answer",
             repeated.rows,
@@ -235,7 +236,7 @@ def _answers(audit: Audit) -> Iterator[Finding]:
             "Check that it is meant; refusals and error messages get in like this.",
             _evidence(repeated.first),
         )
-    against = audit.contradictions()
+    against = audit.compare().contradicting
     if len(against):
         yield Finding(
             "contradiction",
@@ -257,7 +258,7 @@ def _tallied(kind: str, tally: Tally, severity: Severity, what: str, advice: str
 
 
 def _overlap(evaluation: Audit) -> Iterator[Finding]:
-    found, total = evaluation.overlap(), max(1, len(evaluation.numbers))
+    found, total = evaluation.compare().overlap, max(1, len(evaluation.numbers))
     kinds: tuple[tuple[str, tuple[int, ...], Severity, str], ...] = (
         ("eval_overlap", found.same, "serious", "stand among the training rows too"),
         ("eval_same_prompt", found.asked, "warning", "have the prompt of a training row"),

@@ -30,8 +30,11 @@ DETECTION_ROWS = 100
 CHUNK_ROWS = 1024
 """Rows tokenised together: enough to keep all cores busy, few enough to show progress."""
 
-CHUNK_BYTES = 32 * 1024 * 1024
-"""Fewer are if they are this long."""
+CHUNK_BYTES = 1024 * 1024
+"""Fewer are if they are this long, which is about half a second's worth of tokens."""
+
+DETECTION_BYTES = 32 * 1024 * 1024
+"""Fewer rows than :data:`DETECTION_ROWS` are looked at if they are this long."""
 
 TOO_LONG = "longer than max_length"
 UNTRAINED = "no trained token"
@@ -145,7 +148,7 @@ class Preparation:
         self, rows: Iterable[RawRow], encoder: Encoder, section: DataSection, redactor: Redactor | None = None
     ) -> None:
         self._rows = iter(rows)
-        self.first = tuple(_chunk(self._rows, DETECTION_ROWS))
+        self.first = tuple(_chunk(self._rows, DETECTION_ROWS, DETECTION_BYTES))
         if not self.first:
             raise DataError(
                 "There is nothing to train on.", "The data holds no row.", "Check data.source and data.split."
@@ -179,7 +182,7 @@ class Preparation:
         waiting: Callable[[], list[Outcome]] | None = None
         # While a thread makes tokens of one chunk, which needs no lock of Python's, the next one is read and rendered.
         with ThreadPoolExecutor(max_workers=1) as tokeniser:
-            while chunk := _chunk(stream, CHUNK_ROWS):
+            while chunk := _chunk(stream, CHUNK_ROWS, CHUNK_BYTES):
                 following = self._begun(chunk, tokeniser)
                 if waiting is not None:
                     yield waiting()
@@ -349,12 +352,12 @@ class Preparation:
         )
 
 
-def _chunk(rows: Iterator[RawRow], most: int) -> list[RawRow]:
+def _chunk(rows: Iterator[RawRow], most: int, most_bytes: int) -> list[RawRow]:
     """The next rows: so many, or fewer if they are long."""
     chunk, size = [], 0
     for row in rows:
         chunk.append(row)
         size += row.size
-        if len(chunk) == most or size > CHUNK_BYTES:
+        if len(chunk) == most or size > most_bytes:
             break
     return chunk

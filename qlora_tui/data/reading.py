@@ -39,14 +39,27 @@ READERS: dict[FileForm, Reader] = {
 """What the standard library can read; the engine adds the others."""
 
 
-def read_rows(source: Source, readers: Mapping[FileForm, Reader] = READERS) -> Iterator[RawRow]:
+PASSED_ROWS = 256
+"""So many rows are passed over between two calls of whoever wants to know that."""
+
+
+def _nobody(_passed: int) -> None:
+    """Is told how many rows were passed over, and does nothing."""
+
+
+def read_rows(
+    source: Source, readers: Mapping[FileForm, Reader] = READERS, passed: Callable[[int], None] = _nobody
+) -> Iterator[RawRow]:
     """The rows that a source's slice selects, lazily and in order.
+
+    Args:
+        passed: Called now and then with how many rows were counted, or skipped, before the slice; may raise to stop.
 
     Raises:
         DataError: on the first row that cannot be read, naming its file and line, or if there is none.
     """
     assert source.files is not None, "a data set on the hub is read through its files"
-    total = row_count(source, readers) if source.split.needs_total else None
+    total = row_count(source, readers, passed) if source.split.needs_total else None
     start, stop = source.split.bounds(total)
     several = len(source.files) > 1
     given = 0
@@ -58,6 +71,8 @@ def read_rows(source: Source, readers: Mapping[FileForm, Reader] = READERS) -> I
             values = readers[file.form].values(file, number, record)
             where = f"row {number} of {file.shown}" if several else ""
             yield RawRow(place + 1 if several else number, values, where, _size(record))
+        elif place % PASSED_ROWS == 0:
+            passed(place)
         if stop is not None and place + 1 >= stop:  # the next row is not looked at: it may be a broken one
             break
     if not given:
@@ -81,12 +96,24 @@ def _size(value: Any) -> int:
     return 8
 
 
-def row_count(source: Source, readers: Mapping[FileForm, Reader] = READERS) -> int:
-    """How many rows the files of a source hold, before any slice."""
+def row_count(
+    source: Source, readers: Mapping[FileForm, Reader] = READERS, passed: Callable[[int], None] = _nobody
+) -> int:
+    """How many rows the files of a source hold, before any slice.
+
+    Args:
+        passed: Called now and then with how many were counted; may raise to stop.
+    """
     total = 0
     for file in source.files or ():
         known = readers[file.form].count(file)
-        total += sum(1 for _ in readers[file.form].records(file)) if known is None else known
+        if known is not None:
+            total += known
+            continue
+        for _ in readers[file.form].records(file):
+            total += 1
+            if total % PASSED_ROWS == 0:
+                passed(total)
     return total
 
 

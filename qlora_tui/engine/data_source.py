@@ -24,15 +24,18 @@ class Data:
     card: Path | None
     notes: tuple[str, ...] = ()
 
-    def rows(self) -> Iterator[RawRow]:
+    def rows(self, passed: Callable[[int], None] = lambda _passed: None) -> Iterator[RawRow]:
         """All rows that the slice selects, lazily; may be called again.
+
+        Args:
+            passed: As for :func:`qlora_tui.data.reading.read_rows`.
 
         Raises:
             DataError: on the first one that cannot be read, or if there is none.
             EnvironmentFault: if the network or the disk is in the way.
         """
         with self._told():
-            yield from read_rows(self.source, _readers(self.source))
+            yield from read_rows(self.source, _readers(self.source), passed)
 
     def count(self) -> int:
         """How many rows there are before any slice; reads them where nothing else tells."""

@@ -11,7 +11,8 @@ from qlora_tui.data.source import RawRow
 from qlora_tui.engine.data_source import Data, open_evaluation, open_training
 from qlora_tui.models.hub_progress import Progress
 
-_REPORT_ROWS = 10_000
+REPORT_ROWS = 256
+"""So many rows are read between two reports, where one is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +21,29 @@ class Part:
 
     data: Data
 
-    def rows(self) -> Iterator[RawRow]:
+    def rows(self, passed: Callable[[int], None]) -> Iterator[RawRow]:
         """All rows, lazily.
+
+        Args:
+            passed: Called now and then with how many rows were passed over before the slice; may raise to stop.
 
         Raises:
             DataError: on the first one that cannot be read.
         """
-        return self.data.rows()
+        return self.data.rows(passed)
 
-    def some(self, numbers: Collection[int], report: Callable[[int], None] = lambda _read: None) -> dict[int, RawRow]:
+    def read(self, report: Callable[[int], None]) -> Iterator[RawRow]:
+        """All rows, lazily, for whoever looks for one among them.
+
+        Args:
+            report: Called now and then with how many rows have been read or passed over; may raise to stop.
+        """
+        for count, row in enumerate(self.rows(report)):
+            if count % REPORT_ROWS == 0:
+                report(count)
+            yield row
+
+    def some(self, numbers: Collection[int], report: Callable[[int], None]) -> dict[int, RawRow]:
         """The rows with these numbers, as far as there are such.
 
         Args:
@@ -36,9 +51,7 @@ class Part:
         """
         found: dict[int, RawRow] = {}
         wanted = set(numbers)
-        for count, row in enumerate(self.rows() if wanted else ()):
-            if count % _REPORT_ROWS == _REPORT_ROWS - 1:
-                report(count + 1)
+        for row in self.read(report) if wanted else ():
             if row.number in wanted:
                 found[row.number] = row
                 if len(found) == len(wanted):
@@ -46,7 +59,7 @@ class Part:
         return found
 
     def fingerprint(self, report: Callable[[int, int | None], None]) -> tuple[str, int | None]:
-        """SHA-256 of the bytes, and how many rows there are at most; None if only reading them tells.
+        """SHA-256 of the bytes, and how many rows the slice has at most; None if only reading them tells.
 
         Args:
             report: Called with bytes done and bytes in all; may raise to stop.
@@ -65,7 +78,11 @@ class Part:
             file.packing is None and file.form in ("jsonl", "csv", "tsv", "text") for file in files
         )
         digest = self.data.fingerprint(report, count if in_lines else None)
-        return digest, breaks + len(files) if in_lines else None
+        if not in_lines:
+            return digest, None
+        total = breaks + len(files)
+        start, stop = self.data.source.split.bounds(total)
+        return digest, max(0, (total if stop is None else min(stop, total)) - start)
 
     @property
     def licence(self) -> str | None:

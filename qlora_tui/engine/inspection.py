@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from itertools import islice
 
 from qlora_tui.config import DataSection, RunConfig
-from qlora_tui.data.audit import Audit, turn_text
+from qlora_tui.data.audit import Audit, Overlap, turn_text
 from qlora_tui.data.encode import Encoder
 from qlora_tui.data.findings import findings, with_excerpts
 from qlora_tui.data.formats import Example
@@ -93,6 +93,9 @@ class Inspector:
             raise Cancelled
         self._progress(Stage(name, done, total, unit))
 
+    def _passing(self, name: str) -> Callable[[int], None]:
+        return partial(self._report, f"{name} rows before data.split", total=None)
+
     @cached_property
     def model(self) -> ModelFiles:
         """The model's small files; its weights are not needed."""
@@ -109,7 +112,7 @@ class Inspector:
 
     @cached_property
     def _first(self) -> tuple[RawRow, ...]:
-        return tuple(islice(self.training.rows(), DETECTION_ROWS))
+        return tuple(islice(self.training.rows(self._passing("train")), DETECTION_ROWS))
 
     def _outcome(self, raw: RawRow, redactor: Redactor | None = None) -> Outcome:
         """What becomes of one row, whatever is wrong with it."""
@@ -148,7 +151,7 @@ class Inspector:
             raw = self._any_row()
         else:
             number = which if isinstance(which, int) else self.inspect().special_rows[which]
-            raw = self.training.some([number]).get(number)
+            raw = self.training.some([number], self._looking).get(number)
         if raw is None:
             raise DataError(
                 f"There is no row {which}.",
@@ -157,12 +160,15 @@ class Inspector:
             )
         return preview(self._outcome(raw, self._redactor_before(raw)), self.encoder, str(which))
 
+    def _looking(self, read: int) -> None:
+        self._report("rows read to find one", read, None)
+
     def _redactor_before(self, raw: RawRow) -> Redactor | None:
         """A redactor that has met all rows before this one, so that its placeholders are those of training."""
         if not self._section.redact:
             return None
         redactor = Redactor()
-        for row in self.training.rows():
+        for row in self.training.read(self._looking):
             if row.number >= raw.number:
                 break
             redactor.values(row.values)
@@ -170,7 +176,7 @@ class Inspector:
 
     def _any_row(self) -> RawRow | None:
         place = random.randrange(self.inspect().rows)
-        return next(islice(self.training.rows(), place, None), None)
+        return next(islice(self.training.read(self._looking), place, None), None)
 
     def inspect(self) -> Inspection:
         """The whole account, without samples; see :func:`inspect`."""
@@ -200,7 +206,8 @@ class Inspector:
         self, name: str, part: Part, rows: int | None, audit: Audit, redactor: Redactor | None
     ) -> PreparationReport:
         with part.data.named():
-            preparation = Preparation(part.rows(), self.encoder, self._section, redactor)
+            self._report(f"{name} rows", 0, rows)
+            preparation = Preparation(part.rows(self._passing(name)), self.encoder, self._section, redactor)
             for outcomes in preparation.chunks():
                 audit.add(outcomes)
                 self._report(f"{name} rows", preparation.seen, rows and max(rows, preparation.seen))
@@ -216,7 +223,11 @@ class Inspector:
         if self.evaluation is not None:
             evaluation = Audit(self.encoder.text_of, training)
             evaluation_report = self._audited("evaluation", self.evaluation, lines["evaluation"], evaluation, redactor)
-        training.sketches.groups(partial(self._report, "rows compared with each other", unit="parts"))
+        common = training.compare(partial(self._report, "rows compared with each other", unit="steps"))
+        seen = Overlap()
+        if evaluation is not None:
+            stage = "evaluation rows compared with training rows"
+            seen = evaluation.compare(partial(self._report, stage, unit="steps")).overlap
         licences = Licences(self.training.licence, self.model.licence)
         redacted = {} if redactor is None else dict(redactor.replaced)
         report = replace(report, notes=(*self.training.data.notes, *report.notes))
@@ -239,10 +250,10 @@ class Inspector:
             histogram=histogram(report.lengths, self._section.max_length),
             untrained_rows=report.untrained_rows,
             end_of_turn_trained=report.end_of_turn_trained,
-            duplicates=len(training.repeated()),
-            near_duplicates=len(training.almost_repeated()[0]),
+            duplicates=len(common.repeated),
+            near_duplicates=len(common.almost),
             evaluation_rows=None if evaluation_report is None else evaluation_report.rows,
-            eval_overlap=0 if evaluation is None else len(evaluation.overlap().same),
+            eval_overlap=len(seen.same),
             findings=tuple(with_excerpts(found, self._texts(found))),
             licences=licences,
             redacted=redacted,

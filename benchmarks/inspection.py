@@ -106,7 +106,8 @@ def _speed_tables(found: dict[str, Any] | None) -> Iterator[str]:
 
 
 def _times(found: dict[str, Any], event: str) -> tuple[str, str]:
-    return f"{found[event]:.2f} s", f"{found[f'{event} cpu']:.2f} s"
+    used = found.get(f"{event} cpu")
+    return f"{found[event]:.2f} s", "" if used is None else f"{used:.2f} s"
 
 
 def _load(found: dict[str, Any]) -> str:
@@ -123,7 +124,7 @@ def _large_table(found: dict[str, Any] | None) -> Iterator[str]:
             ["format, and one row as tokens", *_times(whole, "glance")],
             ["the whole answer", *_times(whole, "done")],
             ["peak of resident memory", f"{whole['peak'] / 1e6:,.0f} MB", ""],
-            ["longest time without news of progress", f"{whole['gap']:.2f} s", ""],
+            ["longest time without news of progress", *_times(whole, "gap")],
             ["again, from the cache", *_times(found["again"], "done")],
             ["from cancelling in the middle to the end of the process", f"{found['cancel']:.2f} s", ""],
         ],
@@ -223,7 +224,7 @@ def _start(config: RunConfig) -> subprocess.Popen[bytes]:
         [sys.executable, "-m", "qlora_tui.engine", "inspect"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=engine_environment(),
+        env=engine_environment(keep_blocks=False),
     )
     assert process.stdin is not None
     process.stdin.write(json.dumps({"config": config.model_dump(mode="json")}).encode() + b"\n")
@@ -236,19 +237,26 @@ def _answers(config: RunConfig) -> dict[str, Any]:
     start = last = time.perf_counter()
     found: dict[str, Any] = {"gap": 0.0}
     process = _start(config)
+    last_used = 0.0
     for line in process.stdout or ():
-        now = time.perf_counter()
+        now, used = time.perf_counter(), _processor_time(process)
         event = json.loads(line)
-        found["gap"], last = max(found["gap"], now - last), now
+        if now - last > found["gap"]:
+            found |= {"gap": now - last, "gap cpu": used - last_used, "gap before": event.get("name", event["event"])}
+        last, last_used = now, used
         if event["event"] in ("glance", "done"):
-            used = psutil.Process(process.pid).cpu_times()
-            found |= {event["event"]: now - start, f"{event['event']} cpu": used.user + used.system}
+            found |= {event["event"]: now - start, f"{event['event']} cpu": used}
         if event["event"] == "done":
             found |= {"rows": event["inspection"]["rows"], "cached": event["inspection"]["cached"]}
         if event["event"] == "error":
             raise RuntimeError(line.decode())
     process.wait()
     return found
+
+
+def _processor_time(process: subprocess.Popen[bytes]) -> float:
+    used = psutil.Process(process.pid).cpu_times()
+    return used.user + used.system
 
 
 def _watched(config: RunConfig) -> dict[str, Any]:

@@ -146,7 +146,8 @@ def _started(log: Path | None) -> subprocess.Popen[bytes]:
             stdout=subprocess.PIPE,
             stderr=errors,
             start_new_session=True,
-            env=engine_environment(),
+            # What is kept of the rows grows all the time: kept blocks would be the holes it leaves behind.
+            env=engine_environment(keep_blocks=False),
         )
     except OSError as error:
         raise EnvironmentFault(

@@ -10,19 +10,20 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from qlora_tui.config import DataSection
 from qlora_tui.data.detection import detect
 from qlora_tui.data.encode import EncodedRow, Encoder
 from qlora_tui.data.formats import Example, Turn
 from qlora_tui.data.mapping import RowMapper
-from qlora_tui.data.privacy import Redactor
 from qlora_tui.data.problems import RowProblem
 from qlora_tui.data.report import PreparationReport, TokenCounts
 from qlora_tui.data.source import RawRow
 from qlora_tui.errors import DataError
+
+if TYPE_CHECKING:
+    from qlora_tui.data.privacy import Redactor
 
 DETECTION_ROWS = 100
 """Rows looked at to recognise the format."""
@@ -325,6 +326,8 @@ class Preparation:
         )
 
     def _token_counts(self) -> TokenCounts:
+        import numpy as np  # here, for the first answers of an inspection would wait for it
+
         ordered = np.sort(np.frombuffer(self.lengths, dtype=np.uint32))
         last = len(ordered) - 1
         return TokenCounts(

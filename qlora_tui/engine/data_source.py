@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qlora_tui.config import DataSection
 from qlora_tui.data.files import FileForm
 from qlora_tui.data.reading import READERS, Reader, fingerprint, read_rows, row_count
 from qlora_tui.data.source import RawRow, Source, evaluation_source, training_source
 from qlora_tui.errors import DataError
-from qlora_tui.models.hub_progress import Progress
 from qlora_tui.text import one_line
+
+if TYPE_CHECKING:
+    from qlora_tui.models.hub_progress import Progress
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from qlora_tui.config import DataSection
 from qlora_tui.data.licence import licence_of_card
 from qlora_tui.data.source import RawRow
 from qlora_tui.engine.data_source import Data, open_evaluation, open_training
-from qlora_tui.models.hub_progress import Progress
+
+if TYPE_CHECKING:
+    from qlora_tui.models.hub_progress import Progress
 
 REPORT_ROWS = 256
 """So many rows are read between two reports, where one is looked for."""

@@ -1,6 +1,7 @@
 """Looking at the data of a config: what its rows teach, what is wrong with them, and single rows to read.
 
 Nothing here loads torch. Rows pass through in pieces and are forgotten, so a file of any size can be looked at.
+The first answers wait for every import: what only the whole account takes is imported where that is made.
 """
 
 from __future__ import annotations
@@ -11,17 +12,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from qlora_tui.config import DataSection, RunConfig
-from qlora_tui.data.audit import Audit, Overlap, turn_text
 from qlora_tui.data.encode import Encoder
-from qlora_tui.data.findings import findings, with_excerpts
 from qlora_tui.data.formats import Example
-from qlora_tui.data.histogram import histogram, quantiles
 from qlora_tui.data.inspection import Finding, Glance, Inspection, Licences
 from qlora_tui.data.prepare import DETECTION_ROWS, Outcome, Preparation, collector_paused
 from qlora_tui.data.preview import Preview, Which, preview
-from qlora_tui.data.privacy import Redactor
 from qlora_tui.data.problems import RowProblem
 from qlora_tui.data.report import PreparationReport
 from qlora_tui.data.source import RawRow
@@ -30,6 +28,10 @@ from qlora_tui.engine.inspect_files import Part, evaluation_part, training_part
 from qlora_tui.engine.tokenizer_files import needs_taking_out, tokenizer_folder
 from qlora_tui.errors import DataError
 from qlora_tui.models.sources import ModelFiles, resolve_model
+
+if TYPE_CHECKING:
+    from qlora_tui.data.audit import Audit
+    from qlora_tui.data.privacy import Redactor
 
 
 class Cancelled(Exception):
@@ -167,6 +169,8 @@ class Inspector:
         """A redactor that has met all rows before this one, so that its placeholders are those of training."""
         if not self._section.redact:
             return None
+        from qlora_tui.data.privacy import Redactor
+
         redactor = Redactor()
         for row in self.training.read(self._looking):
             if row.number >= raw.number:
@@ -215,6 +219,11 @@ class Inspector:
             return preparation.report()
 
     def _inspected(self, lines: dict[str, int | None]) -> Inspection:
+        from qlora_tui.data.audit import Audit, Overlap
+        from qlora_tui.data.findings import findings, with_excerpts
+        from qlora_tui.data.histogram import histogram, quantiles
+        from qlora_tui.data.privacy import Redactor
+
         training = Audit(self.encoder.text_of)
         redactor = Redactor() if self._section.redact else None
         report = self._audited("train", self.training, lines["train"], training, redactor)
@@ -262,6 +271,8 @@ class Inspector:
 
     def _texts(self, found: list[Finding]) -> Callable[[str, int], str | None]:
         """Looks up the text of the rows that the findings show, which are read again."""
+        from qlora_tui.data.privacy import Redactor
+
         texts: dict[tuple[str, int], str] = {}
         for name, part in self._parts():
             numbers = {each.row for finding in found for each in finding.examples if each.part == name}
@@ -272,6 +283,8 @@ class Inspector:
         return lambda name, number: texts.get((name, number))
 
     def _text(self, example: Example) -> str:
+        from qlora_tui.data.audit import turn_text
+
         if example.ids is not None:
             return self.encoder.text_of(example.ids[0])
         return example.text if example.text is not None else "\n".join(map(turn_text, example.turns))

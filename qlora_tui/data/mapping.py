@@ -130,18 +130,23 @@ class RowMapper:
             raise RowProblem(row.number, "wrong type", str(error)) from error
 
     def _alpaca(self, row: RawRow) -> Example:
-        texts: dict[str, str] = {}
-        for role in ("instruction", "input", "output"):
-            column = self.columns.get(role)
-            value = None if column is None else _there(row.values.get(column))
-            texts[role] = "" if value is None else string(row.number, value, f"column {column!r}")
-        prompt = "\n\n".join(text for text in (texts["instruction"], texts["input"]) if text.strip())
-        if not texts["output"].strip():
+        asked = [self._text(row, "instruction"), self._text(row, "input")]
+        prompt = "\n\n".join([text for text in asked if text.strip()])
+        said = self._text(row, "output")
+        if not said.strip():
             raise RowProblem(row.number, NO_ANSWER, f"Column {self.columns['output']!r} is empty.")
         if not prompt:
             raise RowProblem(row.number, "no prompt", "Its instruction and input are empty.")
-        answer = self._thought((Turn("assistant", texts["output"]),), row)
+        answer = self._thought((Turn("assistant", said),), row)
         return Example(row.number, (Turn("user", prompt), *answer), None, 1)
+
+    def _text(self, row: RawRow, role: str) -> str:
+        """The text of a column that there may be."""
+        column = self.columns.get(role)
+        value = None if column is None else row.values.get(column)
+        if isinstance(value, str):
+            return value
+        return "" if _there(value) is None else string(row.number, value, f"column {column!r}")
 
     def _preference(self, row: RawRow) -> Example:
         """The chosen answer; what it shares with the rejected one is their prompt."""

@@ -232,36 +232,43 @@ class Preparation:
     def _outcome(self, raw: RawRow, example: Example, row: EncodedRow | RowProblem) -> Outcome:
         if isinstance(row, RowProblem):
             return self._drop(Outcome(raw, example), row)
-        parts = [(sequence, self._pieces(sequence)) for sequence in (row, *row.more)]
-        self.lengths.extend(len(sequence.input_ids) for sequence, _ in parts)
-        kept = [(sequence, tuple(pieces)) for sequence, pieces in parts if not isinstance(pieces, RowProblem)]
-        problem = next((pieces for _, pieces in parts if isinstance(pieces, RowProblem)), None)
+        kept: list[Part] = []
+        problem: RowProblem | None = None
+        tokens = 0
+        for sequence in (row, *row.more):
+            self.lengths.append(len(sequence.input_ids))
+            tokens += len(sequence.input_ids)
+            pieces = self._pieces(sequence)
+            if isinstance(pieces, RowProblem):
+                problem = problem or pieces
+            else:
+                kept.append((sequence, tuple(pieces)))
         if not kept and problem is not None:
             self.untrained += problem.reason in (UNTRAINED, CUT_UNTRAINED)
             return self._drop(Outcome(raw, example, row), problem)
-        self._count(example, row, kept, sum(len(sequence.input_ids) for sequence, _ in parts))
+        self._count(example, row, kept, tokens)
         return Outcome(raw, example, *kept[0], more=tuple(kept[1:]))
 
     def _count(self, example: Example, row: EncodedRow, kept: Sequence[Part], tokens: int) -> None:
         """Count a row that is kept, which has so many tokens before any cut."""
         self.kept += 1
-        self.straddling += any(sequence.straddles for sequence, _ in kept)
-        self.unseen.update(row.unseen)
+        if row.unseen:
+            self.unseen.update(row.unseen)
         if row.more:
             self.unrolled += 1
             self.sequences += len(kept)
         if example.ids is not None or example.spans is not None:
             self.open_ends += not self.encoder.is_closed(row)
-        left = 0
+        left, straddles = 0, False
         for sequence, pieces in kept:
-            length = sum(stop - start for start, stop in pieces)
-            whole = length == len(sequence.input_ids)
-            trained = sequence.trained if whole else chain(*(sequence.trained[slice(*piece)] for piece in pieces))
-            self.trained_tokens += sum(trained)
-            left += length
+            straddles = straddles or sequence.straddles
+            for start, stop in pieces:
+                left += stop - start
+                self.trained_tokens += sequence.trained[start:stop].count(True)
             if len(pieces) > 1:
                 self.split += 1
                 self.pieces += len(pieces)
+        self.straddling += straddles
         self.tokens += left
         self.tokens_lost += tokens - left
         self.truncated += left < tokens

@@ -18,7 +18,7 @@ from jinja2 import nodes
 from jinja2.exceptions import SecurityError, TemplateError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.runtime import Context, Macro
+from jinja2.runtime import Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
@@ -26,6 +26,7 @@ MAX_OUTPUT_CHARS = 64 * 1024 * 1024
 """Longest conversation a template may render: four times the longest line of a data file."""
 
 _MAX_EXPONENT = 64
+_WHERE_A_LOOP_IS = frozenset({"first", "last", "index", "index0", "revindex", "revindex0", "length"})
 
 
 class GenerationMarks(Extension):
@@ -90,6 +91,12 @@ class _Namespace(Namespace):
 
 class _Sandbox(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"*", "**"})
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        # Nearly every template asks its loop where it is, in every turn, and jinja thinks about each answer anew.
+        if attr in _WHERE_A_LOOP_IS and type(obj) is LoopContext:
+            return True
+        return super().is_safe_attribute(obj, attr, value)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "**" and isinstance(right, int) and abs(right) > _MAX_EXPONENT:

@@ -309,3 +309,12 @@ def test_an_odd_row_has_a_reason(values: dict[str, Any], reason: str) -> None:
     with pytest.raises(RowProblem) as caught:
         mapper.example(RawRow(2, values))
     assert caught.value.reason == reason
+
+
+def test_a_mixture_of_formats_is_told_with_its_numbers() -> None:
+    pairs = [{"prompt": f"{number}?", "completion": "Yes."} for number in range(6)]
+    values = pairs + [{"messages": MESSAGES}] * 4
+    with pytest.raises(DataError, match="different formats") as caught:
+        detect([RawRow(number, row) for number, row in enumerate(values, start=1)], section())
+    assert caught.value.why.startswith("4 of the first 10 are read as messages")
+    assert "row 1 looks like prompt-completion" in caught.value.why

@@ -137,6 +137,20 @@ def test_a_json_document_over_several_lines_gets_a_hint(tmp_path: Path) -> None:
     assert "name it .json" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        (b'{"a": 1},\n{"a": 2},\n', "Remove the commas"),
+        (b"{'a': 1}\n", "double quotes"),
+        (b'{"a": 1}\n{"a": 2\n', "Correct or remove"),
+    ],
+)
+def test_what_is_nearly_json_lines_gets_a_hint_of_its_own(tmp_path: Path, content: bytes, hint: str) -> None:
+    with pytest.raises(DataError) as caught:
+        rows(written(tmp_path, content))
+    assert hint in caught.value.hint
+
+
 def test_a_line_above_the_bound_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "MAX_LINE_BYTES", 1024)
     with pytest.raises(DataError, match="Line 2"):

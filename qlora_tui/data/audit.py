@@ -185,16 +185,17 @@ class Audit:
                 step takes part of a second.
         """
         if self._compared is None:
-            total = BANDS + 4
+            total = BANDS + 5
             groups = self.sketches.groups(lambda band: report(band, total))
             report(BANDS, total)
             numbers, repeated = self._numbers(), repeats(self.contents.values())
-            almost, firsts = self._almost_repeated(groups[: len(self.sketched)], repeated)
             report(BANDS + 1, total)
-            against = contradicting(self.prompts.values(), self.answers.values())
+            almost, firsts = self._almost_repeated(groups[: len(self.sketched)], repeated)
             report(BANDS + 2, total)
-            answers = tuple(self._repeated_answers())
+            against = contradicting(self.prompts.values(), self.answers.values())
             report(BANDS + 3, total)
+            answers = tuple(self._repeated_answers())
+            report(BANDS + 4, total)
             seen = self.training
             overlap = Overlap() if seen is None else self._overlap(seen, groups[self._first_sketch :])
             report(total, total)

@@ -130,7 +130,8 @@ def _refuse_mixture(found: RowMapping, rows: Sequence[RawRow]) -> None:
     if (other.format, other.columns) != (found.format, found.columns):
         raise DataError(
             "The rows have different formats.",
-            f"Most are read as {_read_as(found)}, but row {others[0].number} looks like {_read_as(other)}.",
+            f"{len(rows) - len(others)} of the first {len(rows)} are read as {_read_as(found)}, "
+            f"but row {others[0].number} looks like {_read_as(other)}.",
             "Put the rows of each format into a file of their own.",
         )
 

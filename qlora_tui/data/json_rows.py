@@ -29,7 +29,7 @@ def parse_line(file: DataFile, number: int, line: bytes) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        why = f"It is not valid JSON: {error.msg} at column {error.colno}."
+        why = f"It is not valid JSON: {_fault(error)} at column {error.colno}."
         raise line_error(file, number, why, _hint(number, line)) from error
     except (RecursionError, ValueError) as error:
         _refuse(file, number, error)
@@ -110,9 +110,11 @@ class _Values:
             except json.JSONDecodeError as error:
                 # Cut off or wrong cannot be told apart before the end, or before there is too much of it.
                 if len(self._text) - self._at > limit:
-                    self._fail(f"It is longer than {limit // 1024**2} MiB, or not valid JSON: {error.msg}.", error.pos)
+                    self._fail(
+                        f"It is longer than {limit // 1024**2} MiB, or not valid JSON: {_fault(error)}.", error.pos
+                    )
                 if not self._more(wanted):
-                    self._fail(f"It is not valid JSON: {error.msg}.", error.pos)
+                    self._fail(f"It is not valid JSON: {_fault(error)}.", error.pos)
                 wanted *= 2
                 continue
             except (RecursionError, ValueError) as error:
@@ -194,7 +196,15 @@ def _refuse(file: DataFile, number: int, error: Exception) -> NoReturn:
     raise line_error(file, number, why, "Write very long numbers as text.") from error
 
 
+def _fault(error: json.JSONDecodeError) -> str:
+    return error.msg.removesuffix(" starting at")
+
+
 def _hint(number: int, line: bytes) -> str:
+    if line.lstrip().startswith(b"{'"):
+        return "JSON has double quotes; write the rows with a JSON library."
+    if line.rstrip().endswith(b"},"):
+        return "Remove the commas between the lines, or put [ and ] around all of them and name the file .json."
     if number == 1 and line.lstrip()[:1] in (b"[", b"{"):
         return "If the file is one JSON document over several lines, name it .json."
     return "Correct or remove this line."

@@ -25,7 +25,7 @@ from qlora_tui.data.report import PreparationReport
 from qlora_tui.data.source import RawRow
 from qlora_tui.engine import inspection_cache as cache
 from qlora_tui.engine.inspect_files import Part, evaluation_part, training_part
-from qlora_tui.engine.tokenizer_files import needs_taking_out, tokenizer_folder
+from qlora_tui.engine.tokenizer_files import tokenizer_folder
 from qlora_tui.errors import DataError
 from qlora_tui.models.sources import ModelFiles, resolve_model
 
@@ -108,9 +108,9 @@ class Inspector:
     @cached_property
     def encoder(self) -> Encoder:
         """What turns rows into tokens, as in training."""
-        if needs_taking_out(self.model):
-            self._report("taking the tokenizer out of the GGUF file, once", 0, None, "")
-        return Encoder.from_folder(tokenizer_folder(self.model), self._section)
+        stage = "taking the tokenizer out of the GGUF file, once"
+        folder = tokenizer_folder(self.model, partial(self._report, stage, total=None, unit="seconds"))
+        return Encoder.from_folder(folder, self._section)
 
     @cached_property
     def _first(self) -> tuple[RawRow, ...]:

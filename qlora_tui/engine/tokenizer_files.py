@@ -9,6 +9,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from qlora_tui.errors import EnvironmentFault, ModelError
@@ -24,8 +26,11 @@ AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(target)
 """
 
 
-def tokenizer_folder(files: ModelFiles) -> Path:
+def tokenizer_folder(files: ModelFiles, waiting: Callable[[int], None] = lambda _seconds: None) -> Path:
     """The folder that holds ``tokenizer.json`` and its companions.
+
+    Args:
+        waiting: Called with the seconds so far while they are taken out, about half a minute; may raise to stop.
 
     Raises:
         ModelError: if transformers cannot read the GGUF file.
@@ -35,17 +40,11 @@ def tokenizer_folder(files: ModelFiles) -> Path:
         return files.folder
     folder = files.folder.with_name(f"{files.folder.name}-tokenizer")
     if not (folder / "tokenizer.json").is_file():
-        _take_out(files.gguf, folder)
+        _take_out(files.gguf, folder, waiting)
     return folder
 
 
-def needs_taking_out(files: ModelFiles) -> bool:
-    """Whether :func:`tokenizer_folder` will take its time, about half a minute."""
-    folder = files.folder.with_name(f"{files.folder.name}-tokenizer")
-    return files.gguf is not None and not files.converted and not (folder / "tokenizer.json").is_file()
-
-
-def _take_out(gguf: Path, folder: Path) -> None:
+def _take_out(gguf: Path, folder: Path, waiting: Callable[[int], None]) -> None:
     # Imported here: it brings the events along, and the first answers wait for every import.
     from qlora_tui.runs.launch import engine_environment
 
@@ -54,10 +53,15 @@ def _take_out(gguf: Path, folder: Path) -> None:
     try:
         shutil.rmtree(staging, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS, env=engine_environment()
-        )
-        if done.returncode == 0:
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=engine_environment(),
+        ) as process:
+            said = _said_by(process, waiting)
+        if process.returncode == 0:
             shutil.rmtree(folder, ignore_errors=True)
             staging.rename(folder)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -68,10 +72,22 @@ def _take_out(gguf: Path, folder: Path) -> None:
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    if done.returncode:
-        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    if process.returncode:
+        lines = said.decode("utf-8", "replace").strip().splitlines()
         raise ModelError(
             f"The tokenizer of {one_line(gguf.name)} cannot be read.",
             f"transformers says: {one_line(lines[-1]) if lines else 'nothing'}.",
             "Use the model's safetensors version from the hub instead.",
         )
+
+
+def _said_by(process: subprocess.Popen[bytes], waiting: Callable[[int], None]) -> bytes:
+    """What a process says on stderr; it does not outlive this call."""
+    try:
+        for seconds in range(_SECONDS):
+            waiting(seconds)
+            with suppress(subprocess.TimeoutExpired):
+                return process.communicate(timeout=1)[1]
+        raise subprocess.TimeoutExpired(process.args, _SECONDS)
+    finally:
+        process.kill()

@@ -24,6 +24,7 @@ from qlora_tui.tui.devices import device_for
 from qlora_tui.tui.draft import draft_file, drop_draft, load_draft, save_draft
 from qlora_tui.tui.fields import DATA_FIELDS, FIELDS, problem, shown_text, with_text
 from qlora_tui.tui.fit_view import four_bit_size, parts
+from qlora_tui.tui.inspecting import Stage
 from qlora_tui.tui.inspections import Seen, key_of, rows_of
 from qlora_tui.tui.line_filters import AsciiFilter, SafeFilter, to_ascii
 from qlora_tui.tui.plain_words import sentences
@@ -51,6 +52,20 @@ LARGE = Answers().with_value("model.source", "Qwen/Qwen3-8B")
 )  # fmt: skip
 def test_counts_are_short(number: float, text: str) -> None:
     assert count(int(number)) == text
+
+
+@pytest.mark.parametrize(
+    ("stage", "text"),
+    [
+        (Stage("rows", 0, 50_000, "rows"), "rows …"),
+        (Stage("rows", 12_000, 50_000, "rows"), "rows: 12.0k of 50.0k rows"),
+        (Stage("rows before data.split", 512, None, "rows"), "rows before data.split: 512 rows"),
+        (Stage("fingerprint", 50 << 20, 200 << 20, "bytes"), "fingerprint: 25%"),
+        (Stage("fingerprint", 50 << 20, None, "bytes"), "fingerprint: 50 MiB"),
+    ],
+)
+def test_a_long_phase_shows_that_it_moves(stage: Stage, text: str) -> None:
+    assert stage.words() == text
 
 
 def test_sizes_and_durations_read_well() -> None:

@@ -30,9 +30,12 @@ class Stage:
 
     def words(self) -> str:
         """For people."""
-        if self.unit in ("", "bytes") or not self.total:
+        if not self.done:
             return f"{self.name} …"
-        return f"{self.name}: {count(self.done)} of {count(self.total)} {self.unit}"
+        if self.unit == "bytes":
+            return f"{self.name}: {self.done / self.total:.0%}" if self.total else f"{self.name}: {self.done >> 20} MiB"
+        whole = f" of {count(self.total)}" if self.total else ""
+        return f"{self.name}: {count(self.done)}{whole} {self.unit}"
 
 
 class Running(Protocol):

@@ -224,7 +224,7 @@ def _start(config: RunConfig) -> subprocess.Popen[bytes]:
         [sys.executable, "-m", "qlora_tui.engine", "inspect"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=engine_environment(keep_blocks=False),
+        env=engine_environment(torch=False),
     )
     assert process.stdin is not None
     process.stdin.write(json.dumps({"config": config.model_dump(mode="json")}).encode() + b"\n")

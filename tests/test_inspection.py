@@ -27,6 +27,7 @@ from qlora_tui.engine import inspect_files
 from qlora_tui.engine.inspection import Cancelled, Inspector, Stage, inspect
 from qlora_tui.errors import DataError, UsageError
 from qlora_tui.runs.inspecting import parse_which, run_inspection
+from qlora_tui.runs.launch import engine_environment
 from qlora_tui.terminal.inspection_view import inspection_view
 
 CONTRACT = {
@@ -286,6 +287,12 @@ def test_the_engine_process_answers(config: RunConfig) -> None:
     assert found.samples[0].row == 7
     assert glances[0].format == "prompt-completion"
     assert "train rows" in stages
+
+
+def test_threads_that_make_tokens_do_not_share_one_arena(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+        monkeypatch.delenv(name)
+    assert not any(name.startswith("MALLOC_") for name in engine_environment(torch=False))
 
 
 def test_faults_of_the_data_come_back_as_sentences(config: RunConfig) -> None:

@@ -146,8 +146,7 @@ def _started(log: Path | None) -> subprocess.Popen[bytes]:
             stdout=subprocess.PIPE,
             stderr=errors,
             start_new_session=True,
-            # What is kept of the rows grows all the time: kept blocks would be the holes it leaves behind.
-            env=engine_environment(keep_blocks=False),
+            env=engine_environment(torch=False),
         )
     except OSError as error:
         raise EnvironmentFault(

@@ -221,6 +221,11 @@ def test_progress_counts_rows(encoder: Encoder) -> None:
     assert seen == [CHUNK_ROWS, CHUNK_ROWS + 5]
 
 
+def test_kept_rows_share_their_ids(encoder: Encoder) -> None:
+    one, other = prepared(encoder, rows(SHORT, SHORT)).rows
+    assert all(first is second for first, second in zip(one.input_ids, other.input_ids, strict=True))
+
+
 def test_long_rows_are_fewer_to_a_chunk(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qlora_tui.data.prepare.CHUNK_BYTES", 1000)
     seen: list[int] = []

@@ -97,7 +97,6 @@ class Encoder:
         self._end_ids = {number for number, token in added.items() if token.special or number == self.eos_id}
         ends = [added[number].content for number in self._end_ids]
         self._speech = {id(each): Speech(each, ends) for each in (template, template.with_tools) if each is not None}
-        # One int object per id instead of one per token: rows are kept in memory by the hundred thousand.
         self._shared_ids = list(range(max(tokenizer.get_vocab_size(), max(added, default=0) + 1)))
         self.end_of_turn_id = self._probe_end_of_turn()
         self.end_of_turn_trained = self.end_of_turn_id is not None
@@ -186,6 +185,10 @@ class Encoder:
         encodings: list[Any] = self.tokenizer.encode_batch(texts, add_special_tokens=False)
         return encodings
 
+    def shared(self, input_ids: Sequence[int]) -> list[int]:
+        """The same ids, with one object per id instead of one per token: rows are kept by the hundred thousand."""
+        return [self._shared_ids[token] for token in input_ids]
+
     def is_closed(self, row: EncodedRow) -> bool:
         """Whether the last token of a row ends it and is trained."""
         return bool(row.input_ids) and row.trained[-1] and row.input_ids[-1] in self._end_ids
@@ -256,7 +259,7 @@ class Encoder:
         if max(ids) >= len(self._shared_ids) or min(ids) < 0:
             detail = f"Token {max(ids)} is beyond the {len(self._shared_ids)} tokens that this model knows."
             return RowProblem(number, "unknown token", detail, "Tokenise the rows with this model's tokenizer.")
-        return EncodedRow(number, list(map(self._shared_ids.__getitem__, ids)), trained)
+        return EncodedRow(number, self.shared(ids), trained)
 
     def _row(self, example: Example, rendered: _Rendered, encodings: Iterator[Any]) -> EncodedRow:
         first, *more = [
@@ -266,7 +269,7 @@ class Encoder:
         return replace(first, unseen=rendered.unseen, more=tuple(more)) if more or rendered.unseen else first
 
     def _sequence(self, example: Example, encoding: Any, spans: list[Span], turns: int) -> EncodedRow:
-        ids = list(map(self._shared_ids.__getitem__, encoding.ids))
+        ids: list[int] = encoding.ids
         is_plain = example.text is not None and example.spans is None
         if is_plain:
             ids = self._closed_text(example.number, ids)

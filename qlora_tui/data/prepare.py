@@ -86,7 +86,7 @@ def prepare(
     with collector_paused():
         for chunk in preparation.chunks():
             for outcome in chunk:
-                kept.extend(outcome.prepared())
+                kept.extend(outcome.prepared(encoder.shared))
             if progress is not None:
                 progress(preparation.seen)
     return Prepared(tuple(kept), preparation.report())
@@ -125,13 +125,18 @@ class Outcome:
     more: tuple[Part, ...] = ()
     """The further sequences of a row whose earlier answers have sequences of their own."""
 
-    def prepared(self) -> Iterator[PreparedRow]:
-        """The row as training takes it; nothing if it is dropped, several pieces if it is split."""
+    def prepared(self, shared: Callable[[Sequence[int]], list[int]]) -> Iterator[PreparedRow]:
+        """The row as training takes it; nothing if it is dropped, several pieces if it is split.
+
+        Args:
+            shared: :meth:`Encoder.shared`, for rows that are kept.
+        """
         if self.example is not None and self.encoded is not None:
             for row, pieces in (*self.more, (self.encoded, self.pieces)):
                 turns = self.example.turns[: row.turns] if row.turns else self.example.turns
                 for start, stop in pieces:
-                    yield PreparedRow(row.number, row.input_ids[start:stop], row.trained[start:stop], turns)
+                    ids = shared(row.input_ids[start:stop])
+                    yield PreparedRow(row.number, ids, row.trained[start:stop], turns)
 
 
 class Preparation:

@@ -23,8 +23,8 @@ from qlora_tui.config import DataSection
 from qlora_tui.data.formats import Example, Turn
 from qlora_tui.data.model_files import named_special_tokens
 from qlora_tui.data.problems import RowProblem
-from qlora_tui.data.spans import Span, token_range
-from qlora_tui.data.speech import Speech
+from qlora_tui.data.spans import token_range
+from qlora_tui.data.speech import Rendering, Speech
 from qlora_tui.data.template import ChatTemplate, TemplateRefusal
 from qlora_tui.data.template_input import as_messages, template_variables, with_written_arguments
 from qlora_tui.data.template_probes import PROBE
@@ -60,11 +60,9 @@ class EncodedRow:
 
 @dataclass(slots=True)
 class _Rendered:
-    """A row as texts with the spans that are trained in each, and how many turns each holds."""
+    """A row as texts with the spans that are trained in each, and what the chat template leaves out of it."""
 
-    texts: list[str]
-    spans: list[list[Span]]
-    turns: list[int]
+    parts: list[Rendering]
     unseen: tuple[str, ...] = ()
 
 
@@ -165,7 +163,7 @@ class Encoder:
             DataError: as :meth:`encode_batch`.
         """
         rendered = [self._render(example) for example in examples]
-        texts = [text for item in rendered if isinstance(item, _Rendered) for text in item.texts]
+        texts = [part.text for item in rendered if isinstance(item, _Rendered) for part in item.parts]
         batches = _batches(texts)
         first = None if tokeniser is None or not texts else tokeniser.submit(self._tokenised, batches[0])
 
@@ -202,7 +200,7 @@ class Encoder:
         item = self._render(example)
         if isinstance(item, RowProblem):
             raise item
-        return self.text_of(item.input_ids) if isinstance(item, EncodedRow) else item.texts[0]
+        return self.text_of(item.input_ids) if isinstance(item, EncodedRow) else item.parts[0].text
 
     def text_of(self, input_ids: Sequence[int]) -> str:
         """The text that token ids spell, special tokens included."""
@@ -228,7 +226,7 @@ class Encoder:
         if example.ids is not None:
             return self._given(example.number, *example.ids)
         if example.text is not None:
-            return _bounded(example, _Rendered([example.text], [list(example.spans or ())], [0]))
+            return _bounded(example, _Rendered([Rendering(example.text, list(example.spans or ()), 0)]))
         try:
             return _bounded(example, self._spoken(example))
         except TemplateRefusal as refusal:
@@ -247,12 +245,10 @@ class Encoder:
         template = self.template.for_tools(example.tools)
         if self.train_all:
             text = template.render(as_messages(example), variables=template_variables(example))
-            return _Rendered([text], [[]], [0])
+            return _Rendered([Rendering(text, [], len(example.turns))])
         speech = self._speech[id(template)]
         found = speech.renderings(example)
-        turns = [each.turns if each.turns < len(example.turns) else 0 for each in found]
-        texts, spans = [each.text for each in found], [each.spans for each in found]
-        return _Rendered(texts, spans, turns, speech.unseen(example, found))
+        return _Rendered(found, speech.unseen(example, found))
 
     def _given(self, number: int, ids: list[int], trained: list[bool]) -> EncodedRow | RowProblem:
         """A row that is token ids already."""
@@ -262,13 +258,10 @@ class Encoder:
         return EncodedRow(number, self.shared(ids), trained)
 
     def _row(self, example: Example, rendered: _Rendered, encodings: Iterator[Any]) -> EncodedRow:
-        first, *more = [
-            self._sequence(example, next(encodings), spans, turns)
-            for spans, turns in zip(rendered.spans, rendered.turns, strict=True)
-        ]
+        first, *more = [self._sequence(example, next(encodings), part) for part in rendered.parts]
         return replace(first, unseen=rendered.unseen, more=tuple(more)) if more or rendered.unseen else first
 
-    def _sequence(self, example: Example, encoding: Any, spans: list[Span], turns: int) -> EncodedRow:
+    def _sequence(self, example: Example, encoding: Any, part: Rendering) -> EncodedRow:
         ids: list[int] = encoding.ids
         is_plain = example.text is not None and example.spans is None
         if is_plain:
@@ -280,10 +273,11 @@ class Encoder:
             return EncodedRow(example.number, ids, trained)
         trained = [False] * len(ids)
         straddles = False
-        for span in spans:
+        for span in part.spans:
             first, stop, early = token_range(encoding, span)
             trained[first:stop] = [True] * (stop - first)
             straddles = straddles or early
+        turns = part.turns if part.turns < len(example.turns) else 0
         return EncodedRow(example.number, ids, trained, straddles, turns)
 
     def _closed_text(self, number: int, ids: list[int]) -> list[int]:
@@ -325,7 +319,7 @@ def _batches(texts: list[str]) -> list[list[str]]:
 
 
 def _bounded(example: Example, rendered: _Rendered) -> _Rendered | RowProblem:
-    longest = max(map(len, rendered.texts))
+    longest = max(len(part.text) for part in rendered.parts)
     if longest <= MAX_ROW_CHARS:
         return rendered
     detail = f"It is {longest} characters long, and no row of more than {MAX_ROW_CHARS} is tokenised."

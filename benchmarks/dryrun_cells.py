@@ -12,7 +12,7 @@ from typing import Any, Final
 from qlora_tui.memory.estimate import estimate
 from qlora_tui.memory.from_shape import dimensions_of
 from qlora_tui.memory.kernels import liger_possible, varlen_possible
-from qlora_tui.memory.recipe import LORA_ON_SIXTEEN_BIT, DeviceFacts, LayerKernels, Recipe
+from qlora_tui.memory.recipe import LORA_ON_SIXTEEN_BIT, DeviceFacts, Recipe
 from qlora_tui.models.architecture import ModelShape
 from qlora_tui.models.shape import shape_from_config
 
@@ -133,14 +133,18 @@ NO_WORKSPACE: Final = DeviceFacts(workspace=0)
 
 
 def cells(layers: int = LAYERS) -> Iterator[Cell]:
-    """Every family with every recipe it can be trained by, with and without layer kernels."""
+    """Every family with every recipe it can be trained by, plain, with layer kernels, and with fused adapters too."""
     for family, config in FAMILIES.items():
         shape = shape_from_config({**config, "num_hidden_layers": layers})
-        kernels: tuple[LayerKernels, ...] = ("none", "liger") if liger_possible(shape) else ("none",)
         for name, recipe in RECIPES.items():
-            for each in kernels:
-                fitted = replace(_fitted(shape, recipe), layer_kernels=each)
-                yield Cell(family, name + (", liger" if each == "liger" else ""), layers, fitted)
+            fitted = _fitted(shape, recipe)
+            yield Cell(family, name, layers, fitted)
+            if liger_possible(shape):
+                with_kernels = replace(fitted, layer_kernels="liger")
+                yield Cell(family, f"{name}, liger", layers, with_kernels)
+                if recipe.quantization != "none" and not recipe.dropout:
+                    fused = replace(with_kernels, fused_adapters=True)
+                    yield Cell(family, f"{name}, liger, fused adapters", layers, fused)
 
 
 def _fitted(shape: ModelShape, recipe: Recipe) -> Recipe:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +16,7 @@ import torch
 
 from benchmarks.gpu import Bench, Case
 from benchmarks.gpu_runs import Finished, Model, config_of
+from benchmarks.tables import ROOT
 from qlora_tui.engine import trainer as trainer_module
 from qlora_tui.engine.checkpoints import complete_checkpoints
 from qlora_tui.engine.gauge import read_gauge
@@ -39,6 +43,7 @@ def main(bench: Bench) -> None:
         ("one row too large", lambda: _hopeless(bench, model)),
         ("evaluation larger than training", lambda: _evaluation(bench, model)),
         ("history", _history),
+        ("demo, from its rows to its accuracy", lambda: _demo(bench)),
     ):
         if not bench.run(name, work):
             return
@@ -81,8 +86,9 @@ def _resume(bench: Bench, model: Model, optimizer: str, *, theirs: bool = False)
         theirs: Load the checkpoint as the trainer itself would, to see what that costs.
     """
     settings: dict[str, Any] = {"rows": 2, "length": 512, "steps": 8, "evaluation": 0, "optimizer": optimizer}
-    # A high rate, so that a small difference in the weights shows in the losses.
-    settings |= {"checkpoints": {"every": 4, "keep": 3}, "learning_rate": 1e-2}
+    # Above the usual rate, so that a small difference in the weights shows in the losses; far above it the last bits
+    # of sums that a GPU takes in any order would grow until two equal runs had nothing in common.
+    settings |= {"checkpoints": {"every": 4, "keep": 3}, "learning_rate": 1e-3}
     config = config_of(bench, model, **settings)
     whole, adapter = _losses(model, config)
     again, adapter_again = _losses(model, config)
@@ -190,34 +196,58 @@ def _too_large(bench: Bench, model: Model, *, probes: bool) -> Case:
 
 def _hopeless(bench: Bench, model: Model) -> Case:
     """No room for a single row: the advice."""
-    cap = _need(bench, model, 1, 256)
+    cap = round(1.3 * _need(bench, model, 1, 256))
     config = config_of(bench, model, rows=4, length=8192, steps=2, evaluation=0, gradient_checkpointing="none")
     with _capped(cap):
         try:
             Finished(model, config).close()
         except OutOfMemory as error:
-            return {
-                "cap": cap,
-                "exit_code": int(error.exit_code),
-                "what": error.what,
-                "why": error.why,
-                "hint": error.hint,
-            }
+            return _told(cap, error)
     return {"cap": cap, "fits": True}
 
 
+def _told(cap: int, error: OutOfMemory) -> Case:
+    return {"cap": cap, "exit_code": int(error.exit_code), "what": error.what, "why": error.why, "hint": error.hint}
+
+
 def _evaluation(bench: Bench, model: Model) -> Case:
-    """Small training batches and a held-out batch of sixteen thousand tokens, with room for the training only."""
+    """Short training rows and long held-out ones, with room for the training only."""
     need = _need(bench, model, 1, 512)
     config = config_of(bench, model, rows=1, length=512, steps=2, evaluation=0)
     large = config_of(bench, model, rows=1, length=2048, steps=2, evaluation=16)
     config = config.changed(data={"evaluation": {"source": large.data.evaluation.source}, "max_length": 2048})
-    with _capped(round(1.06 * need)):
-        finished = Finished(model, config)
-        facts = finished.facts()
-        facts["cap"] = round(1.06 * need)
+    cap = round(1.06 * need)
+    with _capped(cap):
+        try:
+            finished = Finished(model, config)
+        except OutOfMemory as error:
+            return _told(cap, error)
+        facts = finished.facts() | {"cap": cap}
         finished.close()
     return facts
+
+
+def _demo(bench: Bench) -> Case:
+    """The demo as the command line trains it, in NF4 on this card.
+
+    Where the bundled model is not installed, ``DEMO_MODEL`` names its file.
+    """
+    text = (ROOT / "examples" / "demo.yaml").read_text(encoding="utf-8")
+    if bench.rehearse:
+        return {"skipped": "the demo has a benchmark of its own on a CPU"}
+    config = bench.home / "demo.yaml"
+    config.write_text(text.replace("bundled:smollm2-135m", os.environ.get("DEMO_MODEL", "bundled:smollm2-135m")))
+    command = [sys.executable, "-c", "import sys; from qlora_tui.cli import main; sys.exit(main())"]
+    done = subprocess.run(
+        [*command, "--config", str(config), "--json"], cwd=ROOT, capture_output=True, text=True, timeout=400
+    )
+    summary = json.loads(done.stdout.splitlines()[-1])
+    accuracy = summary["comparison"]["accuracy"]
+    return {
+        "seconds": summary["seconds"],
+        "accuracy": [accuracy["before"], accuracy["after"]],
+        "interval": [accuracy["low"], accuracy["high"]],
+    }
 
 
 def _history() -> Case:

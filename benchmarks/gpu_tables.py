@@ -106,9 +106,7 @@ def estimate_today(name: str, values: Case) -> Case:
     """What the formula says now of a run that was measured when it may have said something else."""
     dimensions = dimensions_of_model(shape_of(name.partition(":")[0], tiny=False))
     assert dimensions is not None
-    # A model's first run here had checkpoints, and what those need of the embeddings stayed switched on: transformers
-    # registers that hook twice and forgets the first one.
-    recipe = Recipe(**{**values["recipe"], "targets": None, "embedding_gradient": True})
+    recipe = Recipe(**{**values["recipe"], "targets": None})
     device = DeviceFacts(None, values["context"] or DeviceFacts().context, DeviceFacts.workspace_of((9, 0)))
     found = estimate(dimensions, recipe, device)
     batch = values.get("evaluation_batch")
@@ -161,7 +159,7 @@ def _told(values: Case) -> str:
     names = (
         "error", "nvidia_smi", "nvml", "difference_again", "difference_resumed", "weights_again", "weights_resumed",
         "adapter_resumed", "difference_probed", "replanned", "config", "difference", "cap", "evaluation", "exit_code",
-        "hint", "notes",
+        "hint", "notes", "accuracy", "interval", "seconds",
     )  # fmt: skip
     return "; ".join(f"{name}: {_shown(values[name])}" for name in names if values.get(name) is not None)
 

@@ -233,6 +233,8 @@ def bare_again(base: LoadedModel, trainer: RunTrainer | None) -> None:
             delattr(base.model, name)
     base.model.gradient_checkpointing_disable()
     base.model.disable_input_require_grads()
+    # A trainer that asks for them twice leaves a hook that nothing takes off.
+    base.model.get_input_embeddings()._forward_hooks.clear()
     base.model.set_attn_implementation("sdpa")
     release_memory()
 

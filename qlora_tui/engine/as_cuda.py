@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 from unittest.mock import patch
 
-import bitsandbytes  # noqa: F401  (registers its operations)
+import bitsandbytes
 import torch
 import transformers.masking_utils
 import trl.kernels.chunked_logprob
@@ -64,6 +64,8 @@ def as_cuda(told: Told) -> Iterator[None]:
     kernels = trl.kernels.chunked_logprob
     with ExitStack() as stack:
         stack.enter_context(_autocast_lists())
+        # bitsandbytes makes its table of scales once for the process; one without data is of no use to anyone else.
+        stack.enter_context(patch.dict(bitsandbytes.functional.name2qmap, clear=True))
         for target, name, value in (
             (torch.nn.functional, "scaled_dot_product_attention", fused_attention),
             (torch.nn.functional, "dropout", _dropout),

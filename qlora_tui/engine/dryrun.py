@@ -25,6 +25,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from qlora_tui.engine import dryrun_model as parts
 from qlora_tui.engine.as_cuda import CUDA_OPERATIONS, Told, as_cuda
+from qlora_tui.engine.fused_adapter import fuse_adapters
 from qlora_tui.engine.liger_without_triton import layers_of
 from qlora_tui.engine.liveness import Liveness
 from qlora_tui.errors import ConfigError, EnvironmentFault, ExitCode, InternalFault, ModelError, QloraError
@@ -66,6 +67,8 @@ def dry_run(
         with ExitStack() as stack:
             if recipe.layer_kernels == "liger":
                 stack.enter_context(layers_of(built.base))
+            if recipe.fused_adapters:
+                fuse_adapters(built.adapted)
             stack.enter_context(as_cuda(told))
             stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
             stack.enter_context(live)

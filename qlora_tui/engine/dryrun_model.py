@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import bitsandbytes
 import torch
-from bitsandbytes.functional import QuantState, quantize_4bit
+from bitsandbytes.functional import quantize_4bit
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
@@ -32,14 +32,12 @@ class Built:
 class FakeLinear4bit(bitsandbytes.nn.Linear4bit):
     """bitsandbytes' layer as it runs on CUDA, with a plain parameter: a fake tensor cannot be a Params4bit."""
 
-    state: QuantState
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``Linear4bit.forward`` without the CPU's repacking and the search for a lost quantisation state."""
         given = x.dtype
         x = x.to(self.compute_dtype)
         bias = None if self.bias is None else self.bias.to(self.compute_dtype)
-        return bitsandbytes.matmul_4bit(x, self.weight, bias=bias, quant_state=self.state).to(given)
+        return bitsandbytes.matmul_4bit(x, self.weight, bias=bias, quant_state=self.quant_state).to(given)
 
 
 def build(folder: Path, recipe: Recipe) -> Built:
@@ -156,7 +154,7 @@ def _quantise(module: Any, recipe: Recipe) -> None:
         setattr(parameter, name, getattr(meta, name))
     module._parameters["weight"] = parameter
     module.__class__ = FakeLinear4bit
-    module.state = state
+    module.quant_state = state
 
 
 def _empty(like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -15,6 +15,7 @@ from qlora_tui.engine import checkpoints
 from qlora_tui.engine.agreement import ATTENTION_TOLERANCE, attention_difference, tokenizer_difference
 from qlora_tui.engine.attention import PACKED_VARLEN, register
 from qlora_tui.engine.control import Control
+from qlora_tui.engine.fused_adapter import fuse_adapters
 from qlora_tui.engine.heldout import HeldOutMeasure
 from qlora_tui.engine.load import LoadedModel, attach_new_adapter, compute_dtype_name, load_base, trainable_parameters
 from qlora_tui.engine.lock import build_lock, read_lock, write_lock
@@ -70,6 +71,8 @@ class Training:
             register()
             loaded.model.set_attn_implementation(PACKED_VARLEN)
         model = attach_new_adapter(loaded, self.config.adapter)
+        if self.config.training.layer_kernels == "liger":
+            fuse_adapters(model)
         # The name that others can load the base by, instead of a folder of this machine's cache.
         model.peft_config["default"].base_model_name_or_path = self.files.source
         trained, total = trainable_parameters(model)

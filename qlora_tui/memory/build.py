@@ -90,6 +90,7 @@ class Settings:
 
     Attributes:
         adapted: Names of the matrices with an adapter.
+        fused_adapters: A quantised matrix and its adapter are one operation.
         grouped: Whether several query heads share a key head.
         one_key_head: Whether all of them do.
         attention: Fused, or eager.
@@ -102,6 +103,7 @@ class Settings:
     grouped: bool
     one_key_head: bool = False
     liger: bool = False
+    fused_adapters: bool = False
     attention: Literal["fused", "eager"] = "fused"
     repeats_heads: bool = False
     float16: bool = False

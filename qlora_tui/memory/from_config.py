@@ -56,9 +56,17 @@ def recipe_from(
         attention=attention,
         repeats_heads=repeats_heads,
         layer_kernels=layer_kernels,
+        fused_adapters=_fuses_adapters(config, layer_kernels, dtype),
         optimizer=optimizer,
         regime=_regime(config.quantization.type, dtype),
     )
+
+
+def _fuses_adapters(config: RunConfig, layer_kernels: LayerKernels, dtype: ComputeDtype) -> bool:
+    """What ``engine/fused_adapter.py`` asks of a layer, from the config alone."""
+    adapter = config.adapter
+    plain = config.quantization.type != "none" and dtype != "float16" and not adapter.dropout and not adapter.dora
+    return layer_kernels == "liger" and plain
 
 
 def compute_dtype(config: RunConfig, device: Device) -> ComputeDtype:

@@ -64,6 +64,42 @@ def trained_linear(tape: Tape, source: Tensor, width: str, name: str, size: int,
     return tape.record(output, [source], backward, saved, trained=True)
 
 
+def adapted_linear(tape: Tape, source: Tensor, name: str, width: str, *, nested: bool, kept: bool) -> Tensor:
+    """A quantised matrix and its adapter in one operation (``engine/fused_adapter.py``).
+
+    Args:
+        kept: See :func:`trained_linear`.
+    """
+    inputs, wanted = source.size.width, source.node is not None
+    low = tape.new("tokens", "rank", 2)
+    scales = [tape.new("once", f"{name} scales", 4) for _ in range(2)] if nested else []
+    weights = tape.new("once", name, 2)
+    output = tape.new("tokens", width, 2)
+    del scales, weights
+    saved = tape.save(source, low)
+    del low
+
+    def backward(gradient: Tensor, *_saved: Tensor) -> list[Tensor | None]:
+        with tape.allocating("gradients"):
+            own = [tape.new("once", f"{name} B", 2)]
+        low_gradient = tape.new("tokens", "rank", 2)
+        with tape.allocating("gradients"):
+            own.append(tape.new("once", f"{name} A", 2))
+        result = None
+        if wanted:
+            scales = [tape.new("once", f"{name} scales", 4)] if nested else []
+            weights = tape.new("once", name, 2)
+            del scales
+            result = tape.new("tokens", inputs, 2)
+            del weights
+        del low_gradient
+        if kept:
+            tape.gradients.extend(own)
+        return [result]
+
+    return tape.record(output, [source], backward, saved, trained=True)
+
+
 def kernel_normed(tape: Tape, source: Tensor, statistics: str, *, in_place: bool) -> Tensor:
     """liger's RMSNorm: saves its input, and writes its gradient over the one it gets, if that does no harm."""
     output = tape.like(source)

@@ -98,6 +98,7 @@ def _settings(dimensions: Dimensions, build: Build, recipe: Recipe) -> Settings:
         grouped=dimensions.heads != dimensions.kv_heads and not spread,
         one_key_head=dimensions.kv_heads == 1 < dimensions.heads,
         liger=recipe.layer_kernels == "liger",
+        fused_adapters=recipe.fused_adapters,
         attention="eager" if recipe.attention == "eager" else "fused",
         repeats_heads=recipe.repeats_heads and recipe.attention == "sdpa",
         float16=recipe.regime.float16,

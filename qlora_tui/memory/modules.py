@@ -116,6 +116,10 @@ class Modules:
         tape, settings = self.tape, self.settings
         adapted = name in settings.adapted
         if settings.quantised and not self.build.plain_linear:
+            if adapted and settings.fused_adapters and source.bytes == settings.adapter_bytes:
+                return kernels.adapted_linear(
+                    tape, source, name, width, nested=settings.double_quant, kept=settings.kept_gradients
+                )
             result = kernels.quantised_linear(tape, source, name, width, nested=settings.double_quant)
             if not adapted:
                 return result

@@ -93,9 +93,11 @@ def _kept_of_widths(dimensions: Dimensions, recipe: Recipe, device: DeviceFacts)
     Blocks of one size are split and seldom joined. The factors are a fit to the H100 rows, not a derivation.
     """
     widths = 1.5 if recipe.layer_kernels == "liger" else 3.5
-    # Lengths that change from batch to batch, or segments that cannot grow, leave about twice as much.
-    if recipe.padded or not device.expandable_segments:
+    # Segments that cannot grow leave about twice as much, lengths that change from batch to batch half as much again.
+    if not device.expandable_segments:
         widths *= 2
+    elif recipe.padded:
+        widths *= 1.5
     return dequantised(dimensions, recipe, "measured") + round(widths * dimensions.intermediate * recipe.tokens)
 
 

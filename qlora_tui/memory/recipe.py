@@ -64,6 +64,7 @@ class Recipe:
         targets: Names of the adapted matrices; None adapts all of them.
         embedding_gradient: The embeddings' output requires a gradient even without checkpoints, as in a process that
             trained the same model with checkpoints before.
+        fused_adapters: A quantised matrix and its adapter are one operation while training, instead of peft's several.
         repeats_heads: Under sdpa, keys and values are repeated for all query heads: no kernel of the card shares them.
     """
 
@@ -82,6 +83,7 @@ class Recipe:
     repeats_heads: bool = False
     embedding_gradient: bool = False
     layer_kernels: LayerKernels = "none"
+    fused_adapters: bool = False
     optimizer: Optimizer = "paged_adamw_8bit"
     loss: LossPath = "fused"
     regime: Regime = SIXTEEN_BIT

@@ -27,6 +27,8 @@ _ATTENTION_BACKWARD: Final = 2.5
 """Products of an attention's backward pass over its forward pass: five over two."""
 _PASSES: Final = {"none": (5.9, 24.8), "liger": (3.1, 15.5)}
 """Trips of a layer's matrix inputs and outputs to memory outside the products: (forward, backward)."""
+_FUSED_PASSES: Final = (1.4, 11.0)
+"""The same with layer kernels and fused adapters."""
 _FP32_ADAPTER: Final = 1.2
 """Traffic with adapters in fp32, which casts every input and gradient, over that without."""
 _DROPOUT: Final = 1.1
@@ -153,7 +155,7 @@ def _attention_seconds(dimensions: Dimensions, recipe: Recipe, forwards: float, 
 def _traffic(dimensions: Dimensions, recipe: Recipe, forwards: float) -> float:
     """Bytes moved by everything that is not a product: norms, activations, adapters' additions, copies."""
     widths = sum(matrix.count * (matrix.inputs + matrix.outputs) for matrix in dimensions.matrices)
-    forward, backward = _PASSES[recipe.layer_kernels]
+    forward, backward = _FUSED_PASSES if recipe.fused_adapters else _PASSES[recipe.layer_kernels]
     traffic = 2 * recipe.tokens * widths * (forward * forwards + backward)
     traffic *= _FP32_ADAPTER if recipe.regime.adapter == 4 else 1.0
     return traffic * (_DROPOUT if recipe.dropout else 1.0)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 from real_model import (
@@ -41,6 +42,8 @@ from qlora_tui.runs.feed import last_event
 
 pytestmark = pytest.mark.full
 
+METRICS: Final = {"metrics": ["accuracy", "exact_match"]}
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -57,7 +60,7 @@ def save(config: RunConfig, home: Path) -> Path:
 @pytest.fixture(scope="module")
 def reference(home: Path) -> Path:
     """An undisturbed run."""
-    config = config_for(home, "reference", evaluation={"metrics": ["accuracy", "exact_match"], "prompts": ["Hello"]})
+    config = config_for(home, "reference", rows=8, evaluation={**METRICS, "prompts": ["Hello"]})
     finished = run_cli("--config", str(save(config, home)), "--json")
     assert finished.returncode == 0, finished.stderr
     assert summary_of(finished)["status"] == "completed"
@@ -153,7 +156,7 @@ def test_a_replay_repeats_every_loss_and_names_every_drift(reference: Path, home
 
 def killed_after(home: Path, name: str, moment: Callable[[RunDirectory], object], pause: float = 0.0) -> RunDirectory:
     """A run whose engine was killed with SIGKILL once ``moment`` came."""
-    run = create_run(config_for(home, name, evaluation={"metrics": ["accuracy", "exact_match"], "prompts": ["Hello"]}))
+    run = create_run(config_for(home, name, rows=8, evaluation=METRICS))
     process = start_engine(run)
     wait_for(lambda: moment(run), process)
     time.sleep(pause)
@@ -198,7 +201,7 @@ def test_a_killed_run_resumes_to_the_same_end(
 
 
 def test_stop_saves_and_resume_goes_on(reference: Path, home: Path) -> None:
-    run = create_run(config_for(home, "stopped"))
+    run = create_run(config_for(home, "stopped", rows=8))
     process = start_engine(run)
     wait_for(lambda: steps_seen(run) >= 1, process)
     process.send_signal(signal.SIGINT)

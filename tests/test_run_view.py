@@ -129,6 +129,17 @@ def test_the_log_forgets_its_beginning_and_numbers_its_lines() -> None:
     assert view.lines_after(LOG_LINES + 100) == []
 
 
+def test_a_step_is_counted_and_not_put_into_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nearly all of a long log are steps: no time goes into asking what a step has to say."""
+    described: list[Record] = []
+    monkeypatch.setattr("qlora_tui.runs.view.describe", described.append)
+    story, source, view = Story(), random.Random(0), RunView()
+    for number in range(1, 101):
+        view.add(Record(number, NOW + number, story.step(number, source)))
+    assert view.step == 100
+    assert described == []
+
+
 def test_foreign_text_comes_out_printable(tmp_path: Path) -> None:
     view = view_of(Story(text=HOSTILE, steps=80).write(tmp_path))
     assert not any("\x1b" in line.text or "\u202e" in line.text or "\x00" in line.text for line in view.lines)
@@ -200,6 +211,21 @@ def test_what_is_written_is_seen(tmp_path: Path, follow: Callable[[RunDirectory]
     story.append(run, story.step(21, random.Random(0)))
     until(lambda: follower.view.step == 21, "it reads what is new")
     assert follower.condition.trouble == ""
+
+
+def test_the_end_of_a_long_log_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with the next look at the process and the disk, which may be a second away."""
+    monkeypatch.setattr(module, "LOOK_SECONDS", 3600.0)
+    monkeypatch.setattr("qlora_tui.runs.feed.CHUNK_BYTES", 4096)
+    told: list[int] = []
+    follower = Follower(Story(steps=400).write(tmp_path), lambda: told.append(follower.condition.behind), lambda: NOW)
+    follower.start()
+    try:
+        until(lambda: len(told) > 1 and told[-1] == 0, "the end is told")
+    finally:
+        follower.close()
+    assert max(told) > 0
+    assert follower.view.step == 400
 
 
 def test_a_dead_engine_is_told(tmp_path: Path, follow: Callable[[RunDirectory], Follower]) -> None:

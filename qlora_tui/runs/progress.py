@@ -113,14 +113,14 @@ class RunProgress:
     def add(self, record: Record) -> None:
         """Take in one event."""
         match record.event:
+            case Step() as event:  # nearly all of a log, and each kind asked for before takes its time
+                self._take_step(event, record.time)
             case RunStarted() as event:
                 self._begin_life(event, record.time)
             case Phase() as event:
                 self._change_phase(event, record.time)
             case Progress() as event:
                 self._measure(event, record.time)
-            case Step() as event:
-                self._take_step(event, record.time)
             case Eval() as event:
                 self.last_eval = event
                 if event.best:

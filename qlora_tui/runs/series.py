@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isfinite
@@ -62,9 +63,7 @@ class Series:
 
     def curve(self, points: int, start: float = -math.inf) -> Curve:
         """At most about ``points`` points from ``start`` on."""
-        first = 0
-        while first < len(self.x) and self.x[first] < start:
-            first += 1
+        first = bisect_left(self.x, start)
         x, y = self.x[first:], self.y[first:]
         if len(x) > points:
             x, y = thinned(x, y, points)

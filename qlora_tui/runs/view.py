@@ -104,6 +104,9 @@ class RunView:
         self.last_seq, self.last_time = record.seq, record.time
         self.changes += 1
         self.progress.add(record)
+        if isinstance(record.event, Step):  # nearly all of a log, and nothing to say: asked for first, once
+            self._take_step(record.event)
+            return
         self._keep(record)
         if (line := describe(record)) is not None:
             self._say(record.time, line, _tone(record))
@@ -114,8 +117,6 @@ class RunView:
         match record.event:
             case RunStarted(resumed_from_step=int(step)):
                 self.resumes.append(step)
-            case Step() as event:
-                self._take_step(event)
             case Eval(stage="during") as event:
                 self.curves["held_out"].add(event.step, event.loss)
             case Eval(stage="before") as event:

@@ -91,8 +91,8 @@ class Follower:
         while not self._closed.is_set():
             read = self._read()
             now = time.monotonic()
-            looked = now >= next_look
-            if looked:
+            caught_up = self.condition.behind > 0 and not self._feed.behind  # is told at once, not at the next look
+            if caught_up or now >= next_look:
                 next_look = now + LOOK_SECONDS
                 changed = self._look()
             else:

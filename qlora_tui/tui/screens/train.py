@@ -175,8 +175,14 @@ class TrainScreen(Screen[None]):
 
     @on(Changed)
     def _something_new(self) -> None:
-        if self._drawn < 0 and self.follower.view.changes:
-            self.draw()  # the first events are shown at once; then the timer sets the pace
+        if (self._drawn < 0 and self.follower.view.changes) or self._caught_up:
+            self.draw()  # the first events are shown at once, and the end of a long log; else the timer sets the pace
+
+    @property
+    def _caught_up(self) -> bool:
+        """Whether the log has been read to its end, and what is drawn does not say so yet."""
+        drawn = self._condition_drawn
+        return drawn is not None and drawn.behind > 0 and not self.follower.condition.behind
 
     def _tick(self) -> None:
         view, condition = self.follower.view, self.follower.condition
@@ -194,7 +200,7 @@ class TrainScreen(Screen[None]):
             if view.changes != self._drawn or condition != self._condition_drawn:
                 self.query_one(Tiles).show(run_words.readings(view, now))
                 self._draw_panel(view, condition)
-            if time.monotonic() - self._chart_time >= CHART_SECONDS:
+            if self._caught_up or time.monotonic() - self._chart_time >= CHART_SECONDS:
                 self._draw_charts()
             self._drawn = view.changes
         before, self._condition_drawn = self._condition_drawn, condition

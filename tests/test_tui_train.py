@@ -25,6 +25,7 @@ from qlora_tui.tui.screens.question import QuestionScreen
 from qlora_tui.tui.screens.ship import ShipScreen
 from qlora_tui.tui.screens.train import TrainScreen
 from qlora_tui.tui.screens.wizard import WizardScreen
+from qlora_tui.tui.widgets.metric_chart import _Plot
 
 Steps = Callable[[Pilot[str], TrainScreen], Any]
 
@@ -466,3 +467,52 @@ def test_nothing_is_left_behind_by_what_a_run_says(tmp_path: Path) -> None:
         assert alive_widgets() <= before
 
     watch(run, steps)
+
+
+class Counted:
+    """Counts the calls of a method."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+        self.calls = 0
+        original = getattr(owner, name)
+
+        def counted(*arguments: Any, **keywords: Any) -> Any:
+            self.calls += 1
+            return original(*arguments, **keywords)
+
+        monkeypatch.setattr(owner, name, counted)
+
+
+def test_what_a_run_says_asks_for_no_new_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers and curves change in their places: laying out the whole screen takes longer than drawing them."""
+    story, source = Story(steps=100, total=100_000), random.Random(5)
+    run, layouts = story.write(tmp_path), Counted(monkeypatch, TrainScreen, "_refresh_layout")
+
+    async def steps(pilot: Pilot[str], screen: TrainScreen) -> None:
+        await wait_for(pilot, shows(pilot, "smoothed"), "the curves are there")
+        await pilot.pause(0.3)
+        layouts.calls = 0
+        for number in range(101, 106):
+            story.append(run, story.step(number, source))
+            await wait_for(pilot, shows(pilot, f"step {number} of"), "the step is there")
+            await wait_for(pilot, lambda: screen._charted == screen.follower.view.changes, "its point too")
+        await pilot.pause(0.2)
+        assert layouts.calls == 0
+
+    watch(run, steps)
+
+
+def test_curves_that_come_back_unchanged_are_not_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = Counted(monkeypatch, _Plot, "_render_plot")
+
+    async def steps(pilot: Pilot[str], screen: TrainScreen) -> None:
+        await wait_for(pilot, shows(pilot, "smoothed"), "the curves are there")
+        await pilot.pause(0.3)
+        drawn.calls = 0
+        for name in ("samples", "charts", "advice", "charts"):
+            screen.query_one("#views", Tabs).active = f"view-{name}"
+            await pilot.pause(0.1)
+        assert "smoothed" in screen_text(screen.app)  # type: ignore[arg-type]
+        assert drawn.calls == 0
+
+    watch(Story(end="completed", alive=False).write(tmp_path), steps)

@@ -74,6 +74,8 @@ class TrainScreen(Screen[None]):
         self._timer: Timer | None = None
         self._drawn = -1
         self._charted = -1
+        self._plain = False
+        """Whether the curves were drawn without braille."""
         self._condition_drawn: Condition | None = None
         self._chart_time = 0.0
         self._line = 0
@@ -213,9 +215,10 @@ class TrainScreen(Screen[None]):
         if charts is None or self._panel != "charts" or not charts.is_mounted:
             return
         with self.follower.lock:
-            if view.changes != self._charted:
-                self._charted, self._chart_time = view.changes, time.monotonic()
-                charts.show(view, self._other, plain=self.application.ascii_only)
+            plain = self.application.ascii_only
+            if (view.changes, plain) != (self._charted, self._plain):
+                self._charted, self._plain, self._chart_time = view.changes, plain, time.monotonic()
+                charts.show(view, self._other, plain=plain)
 
     def _say(self, place: str, text: Content | None, *, layout: bool = False) -> None:
         """Put a text where it belongs, if it is not there already; None hides the place."""
@@ -281,7 +284,6 @@ class TrainScreen(Screen[None]):
         name = (event.tab.id or "").removeprefix("view-")
         self.query_one("#switch", ContentSwitcher).current = name
         self.query_one("#tail").set_class(name == "log", "-away")
-        self._charted = -1
         with self.follower.lock:
             self._draw_panel(self.follower.view, self.follower.condition)
         self.call_after_refresh(self._draw_charts)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
+from textual.events import Resize
+from textual.geometry import Size
 from textual.widgets import Static
 from textual_plot import HiResMode, PlotWidget
 from textual_plot.axis_formatter import NumericAxisFormatter
@@ -69,19 +72,28 @@ class _Plot(PlotWidget, can_focus=False):
     """The library's widget without its keys: those of the screen stay those of the screen."""
 
     BINDINGS = []  # noqa: RUF012
+    _measured = Size(0, 0)
 
     def on_mount(self) -> None:
         super().on_mount()
         self.margin_top, self.margin_bottom, self.margin_left = 0, 1, 8
         self.set_x_formatter(_StepFormatter())
+        self.show_legend(is_visible=False)  # there is one above, and emptying this one asks for a new layout
 
     def _render_plot(self) -> None:
-        if self.size.height >= LEAST_ROWS and self.size.width >= LEAST_COLUMNS:
+        if self.size.height < LEAST_ROWS or self.size.width < LEAST_COLUMNS:
+            return
+        with ExitStack() as pixels:
+            canvases: Any = self.query("Canvas")
+            for canvas in canvases:
+                pixels.enter_context(canvas.batch_refresh())  # else each pixel asks for a new picture
             super()._render_plot()
 
-    def on_resize(self) -> None:
-        # The library measures its canvases only when it is laid out anew.
-        self.call_after_refresh(self.refresh, layout=True)
+    def on_resize(self, event: Resize) -> None:
+        # The library measures its canvases only when it is laid out anew; coming back to the front is not a new size.
+        if event.size != self._measured:
+            self._measured = event.size
+            self.call_after_refresh(self.refresh, layout=True)
 
 
 class MetricChart(Vertical):
@@ -131,7 +143,7 @@ class MetricChart(Vertical):
     def draw(self) -> None:
         """Draw what :meth:`show` was given last."""
         plot = self.query_one(_Plot)
-        self.query_one(".chart-legend", Static).update(self._legend())
+        self.query_one(".chart-legend", Static).update(self._legend(), layout=False)
         plot.clear()
         plot.display = any(len(line.curve.x) for line in self._lines)
         if not plot.display:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import random
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tui_helpers import Machine, application, drive, overview, press, screen_tex
 from qlora_tui.runs import launch
 from qlora_tui.runs.directory import RunDirectory
 from qlora_tui.runs.events import Advice
+from qlora_tui.tui import collector
 from qlora_tui.tui.app import QloraApp
 from qlora_tui.tui.screens.home import HomeScreen
 from qlora_tui.tui.screens.question import QuestionScreen
@@ -445,6 +447,7 @@ def test_a_full_log_does_not_fill_the_screen(tmp_path: Path) -> None:
 
 def alive_widgets() -> int:
     """Every widget that something still holds, on the screen or not."""
+    gc.unfreeze()  # else those that the application has set apart would not be counted
     gc.collect()
     return sum(isinstance(each, Widget) for each in gc.get_objects())
 
@@ -516,3 +519,43 @@ def test_curves_that_come_back_unchanged_are_not_drawn_again(tmp_path: Path, mon
         assert drawn.calls == 0
 
     watch(Story(end="completed", alive=False).write(tmp_path), steps)
+
+
+@pytest.fixture
+def thawed() -> Iterator[None]:
+    """Nothing is apart from the garbage collector before the test and after it."""
+    gc.unfreeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("thawed")
+def test_what_is_on_the_screen_is_kept_from_collections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full collection that looks at everything takes longer than a key may."""
+    monkeypatch.setattr("qlora_tui.tui.app.SETTLE_SECONDS", 0.05)
+
+    async def steps(pilot: Pilot[str], screen: TrainScreen) -> None:
+        await wait_for(pilot, lambda: screen._charts is not None, "the curves are loaded")
+        kept = screen._charts
+        await wait_for(pilot, lambda: not any(each is kept for each in gc.get_objects()), "they are set apart")
+        assert len(gc.get_objects()) < gc.get_freeze_count()
+
+    watch(Story(end="completed", alive=False).write(tmp_path), steps)
+
+
+class Ring:
+    """Something that only a collection can free."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+
+@pytest.mark.usefixtures("thawed")
+def test_what_a_screen_has_left_is_let_go_when_the_next_one_settles() -> None:
+    ring = Ring()
+    collector.settle()
+    left = weakref.ref(ring)
+    del ring
+    assert left() is not None
+    collector.settle()
+    assert left() is None

@@ -16,10 +16,12 @@ from textual.binding import Binding, BindingType
 from textual.filter import LineFilter
 from textual.reactive import reactive
 from textual.screen import Screen
+from textual.timer import Timer
 from textual.worker import get_current_worker
 
 from qlora_tui.errors import QloraError
 from qlora_tui.tui.actions import Actions
+from qlora_tui.tui.collector import SETTLE_SECONDS, relax, settle
 from qlora_tui.tui.draft import draft_file, drop_draft, load_draft, save_draft
 from qlora_tui.tui.line_filters import AsciiFilter, SafeFilter
 from qlora_tui.tui.preferences import Preferences, load_preferences, save_preferences
@@ -86,7 +88,8 @@ class QloraApp(App[str]):
         self.begins_with: tuple[str, RunDirectory | Path | None] | None = None
         self._inspections: Inspections | None = None
         self._interrupted = 0.0
-        self._save_timer: Any = None
+        self._save_timer: Timer | None = None
+        self._settle_timer: Timer | None = None
         self._draft_lock = threading.Lock()
         self._answers: Answers | None = None
 
@@ -264,6 +267,13 @@ class QloraApp(App[str]):
         while len(self.screen_stack) > 1:
             self.pop_screen()
         self.push_screen(screen)
+        self.settle_soon()
+
+    def settle_soon(self) -> None:
+        """Something was opened that stays: once it is there, keep it out of the garbage collector's way."""
+        if self._settle_timer is not None:
+            self._settle_timer.stop()
+        self._settle_timer = self.set_timer(SETTLE_SECONDS, settle)
 
     @staticmethod
     def has_station(name: str) -> bool:
@@ -336,6 +346,7 @@ def run_app(*, ascii_only: bool = False, station: str = "", run: RunDirectory | 
     """
     import sys
 
+    relax()
     app = QloraApp(ascii_only=ascii_only)
     app.begins_with = (station, run) if station else None
     parting = app.run()

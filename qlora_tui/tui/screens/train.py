@@ -169,6 +169,7 @@ class TrainScreen(Screen[None]):
         if self.is_mounted:
             self.query_one("#charts").mount(charts)
             self.call_after_refresh(self._draw_charts)
+            self.application.settle_soon()
 
     @property
     def _charts(self) -> RunCharts | None:

@@ -144,6 +144,7 @@ class WizardScreen(Screen[None]):
         self.query_one("#back", Button).label = "‹ Home" if number == 1 else "‹ Back"
         self.application.change(replace(self.application.answers, step=number))
         self.call_after_refresh(self._focus_step, pane)
+        self.application.settle_soon()
 
     def _focus_step(self, pane: StepPane) -> None:
         if not pane.is_attached or pane is not self._current():

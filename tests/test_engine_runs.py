@@ -35,6 +35,7 @@ from qlora_tui.runs.events import (
     Phase,
     RunFinished,
     RunStarted,
+    Sample,
     Step,
     Warned,
 )
@@ -60,7 +61,7 @@ def save(config: RunConfig, home: Path) -> Path:
 @pytest.fixture(scope="module")
 def reference(home: Path) -> Path:
     """An undisturbed run."""
-    config = config_for(home, "reference", rows=8, evaluation={**METRICS, "prompts": ["Hello"]})
+    config = config_for(home, "reference", rows=8, evaluation=METRICS)
     finished = run_cli("--config", str(save(config, home)), "--json")
     assert finished.returncode == 0, finished.stderr
     assert summary_of(finished)["status"] == "completed"
@@ -221,13 +222,16 @@ def test_stop_saves_and_resume_goes_on(reference: Path, home: Path) -> None:
 
 
 def test_a_second_signal_ends_it_at_once(home: Path) -> None:
-    run = create_run(config_for(home, "ended"))
+    run = create_run(config_for(home, "ended", evaluation={"prompts": ["Hello"]}))
     process = start_engine(run)
     wait_for(lambda: steps_seen(run) >= 1, process)
     process.send_signal(signal.SIGTERM)
     time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) in (130, 0)
+    samples = [event for event in (r.event for r in events_of(run.path, Sample)) if isinstance(event, Sample)]
+    assert [(event.step, event.prompt) for event in samples] == [(0, "Hello")]
+    assert samples[0].text
 
 
 def test_two_processes_cannot_train_one_run(home: Path) -> None:

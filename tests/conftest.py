@@ -13,9 +13,8 @@ import pytest
 from filelock import FileLock
 
 # Processes that train side by side with as many threads each as there are cores wait for one another most of the time.
-os.environ.setdefault(
-    "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
-)
+if processes := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(processes))))
 
 _SAVE_TOKENIZER = """
 import sys

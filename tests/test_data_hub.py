@@ -129,6 +129,7 @@ def test_fetching_is_told(server: HubServer) -> None:
         ("rows.jsonl.gz", gzip.compress(jsonl(0, 1))),
         ("rows.jsonl.zst", bytes(pyarrow.compress(jsonl(0, 1), codec="zstd", asbytes=True))),
     ],
+    ids=["json", "gz", "zst"],  # gzip's bytes hold the time, and all test processes must have the same names
 )
 def test_files_of_all_kinds_are_read(server: HubServer, name: str, content: bytes) -> None:
     add(server, {name: content})

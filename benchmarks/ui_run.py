@@ -36,7 +36,7 @@ from run_stories import Story, evaluation
 STEPS: Final = 100_000
 OPENINGS: Final = 5
 KEYS: Final = 300
-VIEWS: Final = ("warehouse", "starving", "Samples", "smoothed")
+VIEWS: Final = ("warehouse", "starving", "sample at step", "smoothed")
 """What tells each view, in the order in which the key shows them."""
 DAY: Final = 24 * 3600
 MINUTES: Final = 4.0

@@ -72,12 +72,12 @@ def read(screen: TrainScreen) -> Steps:
 
     def is_drawn() -> bool:
         follower = screen.follower
-        same = screen._drawn == screen._charted == follower.view.changes > 0
+        same = screen._drawn == screen.panels.charted == follower.view.changes > 0
         return same and screen._condition_drawn == follower.condition and not follower.condition.behind
 
     async def steps(pilot: Pilot[str]) -> None:
         await wait_for(pilot, is_drawn, "the run is drawn")
-        screen._redraw_charts()  # now that everything has its place
+        screen.panels.redraw_charts()  # now that everything has its place
 
     return steps
 

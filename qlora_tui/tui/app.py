@@ -282,14 +282,18 @@ class QloraApp(App[str]):
 
     def open_station(self, name: str, run: RunDirectory | Path | None = None) -> None:
         """The train, chat or ship screen of a run; says so if there is no run yet."""
-        from qlora_tui.runs.adapters import run_of
         from qlora_tui.runs.directory import RunDirectory
 
         run = run or self.run_shown
         if run is None:
             self.notify("This step needs a run: start one in step 5, or open one from home.")
             return
-        self.run_shown = run if isinstance(run, RunDirectory) else run_of(run)
+        if isinstance(run, RunDirectory):
+            self.run_shown = run
+        else:
+            from qlora_tui.runs.adapters import run_of  # knows configs and models, which opening a run needs not
+
+            self.run_shown = run_of(run)
         if not self.has_station(name):
             self.go_home()
             return

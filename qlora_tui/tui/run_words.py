@@ -187,6 +187,12 @@ def log_line(line: LogLine) -> Content:
     return Content.styled(clock, "dim").append(Content.styled(line.text, _TONES[line.tone]))
 
 
+def tail_text(view: RunView, room: int) -> Content:
+    """The log's last lines, as many as there is room for."""
+    lines = view.lines_after(view.lines[-1].number - room) if view.lines else []
+    return Content("\n").join(map(log_line, lines))
+
+
 def result_text(view: RunView, condition: Condition) -> Content | None:
     """How it ended: the error, or what was measured before and after; None while it goes on."""
     progress = view.progress

@@ -7,8 +7,8 @@ where a value was not a number are marked and counted, never left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ _LOOKS: dict[Look, tuple[str, str, str]] = {
     "second": ("success", "╌", "+"),
     "second-points": ("success", "◆", "x"),
 }
+LEAST_POINTS = 80
 LEAST_ROWS, LEAST_COLUMNS = 4, 16
 """Below this there is no room for axes and a curve."""
 
@@ -73,12 +74,29 @@ class _Plot(PlotWidget, can_focus=False):
 
     BINDINGS = []  # noqa: RUF012
     _measured = Size(0, 0)
+    _collecting = False
 
     def on_mount(self) -> None:
         super().on_mount()
         self.margin_top, self.margin_bottom, self.margin_left = 0, 1, 8
         self.set_x_formatter(_StepFormatter())
         self.show_legend(is_visible=False)  # there is one above, and emptying this one asks for a new layout
+
+    @contextmanager
+    def changes(self) -> Iterator[None]:
+        """Collect changes and draw them at the end. Each by itself asks for a picture, in which it asks for another."""
+        self._collecting = True
+        try:
+            yield
+        finally:
+            self._collecting = False
+            self.render()
+
+    def _rerender(self) -> None:
+        if self._collecting:
+            self._needs_rerender = True
+        else:
+            super()._rerender()
 
     def _render_plot(self) -> None:
         if self.size.height < LEAST_ROWS or self.size.width < LEAST_COLUMNS:
@@ -123,7 +141,7 @@ class MetricChart(Vertical):
     @property
     def points(self) -> int:
         """How many points of a curve are worth fetching for the present width."""
-        return max(240, 2 * self.size.width)
+        return max(LEAST_POINTS, 2 * self.size.width)
 
     def show(
         self, lines: Sequence[Line], *, marks: Sequence[float] = (), logarithmic: bool = False, plain: bool = False
@@ -144,10 +162,13 @@ class MetricChart(Vertical):
         """Draw what :meth:`show` was given last."""
         plot = self.query_one(_Plot)
         self.query_one(".chart-legend", Static).update(self._legend(), layout=False)
-        plot.clear()
-        plot.display = any(len(line.curve.x) for line in self._lines)
-        if not plot.display:
-            return
+        with plot.changes():
+            plot.clear()
+            plot.display = any(len(line.curve.x) for line in self._lines)
+            if plot.display:
+                self._fill(plot)
+
+    def _fill(self, plot: Any) -> None:
         plot.set_y_formatter(_LogFormatter() if self._logarithmic else _ShortFormatter())
         self._limit(plot)
         for mark in self._marks:

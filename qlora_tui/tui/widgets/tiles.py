@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from textual.app import ComposeResult
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal
 from textual.content import Content
-from textual.widgets import Sparkline, Static
+from textual.widget import Widget
+
+BARS = "▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,37 +24,34 @@ class Reading:
     """``warning`` or ``error`` where the value deserves attention."""
 
 
-class Tile(Vertical):
-    """One number: its name, its value, and a line of bars."""
+class Tile(Widget):
+    """One number: its name, its value, and a line of bars where there is room.
+
+    One widget, not three: nine of them are drawn with each step of a run, and take part in every layout.
+    """
 
     DEFAULT_CSS = """
-    Tile { width: 1fr; height: 2; min-width: 14; padding: 0 1; }
-    Tile > .tile-words { height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
-    Tile > Sparkline { height: 1; }
-    Tile > Sparkline.-empty { visibility: hidden; }
-    Tile > Sparkline > .sparkline--max-color { color: $primary; }
-    Tile > Sparkline > .sparkline--min-color { color: $primary 50%; }
+    Tile { width: 1fr; height: 2; min-width: 14; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._words = Content("")
-
-    def compose(self) -> ComposeResult:
-        yield Static("", classes="tile-words", markup=False)
-        yield Sparkline([])
+        self._reading = Reading("", "")
 
     def show(self, reading: Reading) -> None:
         """Draw a reading."""
-        words = Content.styled(f"{reading.label} ", "dim").append(
-            Content.styled(reading.value, f"bold ${reading.tone}" if reading.tone else "bold")
+        if reading != self._reading:
+            self._reading = reading
+            self.refresh()
+
+    def render(self) -> Content:
+        reading = self._reading
+        words = Content.assemble(
+            (f"{reading.label} ", "dim"), (reading.value, f"bold ${reading.tone}" if reading.tone else "bold")
         )
-        if words != self._words:
-            self._words = words
-            self.query_one(".tile-words", Static).update(words, layout=False)
-        bars = self.query_one(Sparkline)
-        bars.data = list(reading.recent) or None
-        bars.set_class(len(reading.recent) < 2, "-empty")
+        if self.size.height < 2 or len(reading.recent) < 2:
+            return words
+        return Content("\n").join([words, Content.styled(bars(reading.recent, self.size.width), "$primary 50%")])
 
 
 class Tiles(Horizontal):
@@ -76,3 +75,13 @@ class Tiles(Horizontal):
                 tile.display = number < len(readings)
             if number < len(readings):
                 tile.show(readings[number])
+
+
+def bars(values: Sequence[float], width: int) -> str:
+    """The values as ``width`` bars, or as many as there are: each stands for the highest of an equal part of them."""
+    width = min(width, len(values))
+    parts = [values[len(values) * place // width : len(values) * (place + 1) // width] for place in range(width)]
+    heights = [max(part) for part in parts]
+    low, high = min(heights), max(heights)
+    scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BARS[round((height - low) * scale)] for height in heights)

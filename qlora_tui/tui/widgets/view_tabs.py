@@ -32,7 +32,7 @@ class ViewTabs(Widget, can_focus=True):
 
     @dataclass
     class Chosen(Message):
-        """Another view is wanted. Whoever shows it refreshes this widget then, so that both are drawn in one picture."""
+        """Another view is wanted. Whoever shows it refreshes this widget then, so that one picture shows both."""
 
         name: str
 

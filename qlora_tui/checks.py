@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -222,6 +220,9 @@ def hub(online: bool) -> Iterator[Finding]:
     if not online:
         yield Finding("hub", "skipped", "Not asked; nothing was sent.")
         return
+    import urllib.error
+    import urllib.request
+
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:

@@ -13,15 +13,18 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from textual.app import ComposeResult
-from textual.containers import Vertical
+from textual.containers import Grid, Vertical
 from textual.content import Content
 from textual.events import Resize
 from textual.geometry import Size
 from textual.widgets import Static
+from textual_hires_canvas import Canvas
 from textual_plot import HiResMode, PlotWidget
 from textual_plot.axis_formatter import NumericAxisFormatter
+from textual_plot.plot_widget import Legend
 
 from qlora_tui.runs.series import Curve
+from qlora_tui.tui.widgets.one_style import OneStyle
 
 Look = Literal["faint", "main", "points", "second", "second-points"]
 # Colour of the theme, sign in the legend, and marker where there is no braille.
@@ -69,12 +72,22 @@ class _ShortFormatter(NumericAxisFormatter):
         return super().get_labels_for_ticks(ticks)
 
 
+class _Canvas(OneStyle, Canvas):
+    """What a plot is drawn on."""
+
+
 class _Plot(PlotWidget, can_focus=False):
     """The library's widget without its keys: those of the screen stay those of the screen."""
 
     BINDINGS = []  # noqa: RUF012
     _measured = Size(0, 0)
     _collecting = False
+
+    def compose(self) -> ComposeResult:
+        with Grid():
+            for name in ("margin-top", "margin-left", "plot", "margin-bottom"):
+                yield _Canvas(1, 1, id=name)
+        yield Legend(id="legend")
 
     def on_mount(self) -> None:
         super().on_mount()

@@ -13,6 +13,7 @@ from textual.worker import get_current_worker
 
 from qlora_tui.tui import run_words
 from qlora_tui.tui.run_log import log_text
+from qlora_tui.tui.widgets.one_style import OneStyle
 from qlora_tui.tui.widgets.view_tabs import ViewTabs
 from qlora_tui.tui.widgets.words import Words
 
@@ -26,6 +27,10 @@ CHART_SECONDS = 1.0
 """Between two pictures of the curves."""
 LOG_LINES = 500
 VIEWS = (("charts", "Charts"), ("samples", "Samples"), ("advice", "Advice"), ("log", "Log"))
+
+
+class _Log(OneStyle, RichLog):
+    """The log's lines."""
 
 
 class RunPanels(Vertical):
@@ -56,7 +61,7 @@ class RunPanels(Vertical):
                     yield Words(id="samples-text")
                 with VerticalScroll(id="advice"):
                     yield Words(id="advice-text")
-                yield RichLog(id="log", max_lines=LOG_LINES, wrap=True, min_width=20)
+                yield _Log(id="log", max_lines=LOG_LINES, wrap=True, min_width=20)
             yield Words(id="tail", fixed=True)
 
     def on_mount(self) -> None:

@@ -104,7 +104,7 @@ def _home() -> None:
 
     print("qlora-tui trains a QLoRA adapter from one config file.\n")
     print("  qlora-tui --config run.yaml   train; the adapter and its log go into a run directory")
-    print("  qlora-tui attach RUN          watch a run, from any terminal")
+    print("  qlora-tui attach [RUN]        watch a run, from any terminal")
     print("  qlora-tui stop | resume RUN   end it with everything saved, and go on later")
     print("  qlora-tui chat RUN --prompt … ask the adapter, or compare it with its base")
     print("  qlora-tui schema              every setting of the config")
@@ -133,14 +133,15 @@ def runs(as_json: Json = False) -> None:
 
 @app.command()
 def attach(
-    run: Run, plain: Annotated[bool, typer.Option("--plain", help="Lines instead of the application.")] = False
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Name or path; else the one that trains.")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Lines instead of the application.")] = False,
 ) -> None:
     """Watch a run. Leaving, and closing the terminal, leaves it running; with --plain, Ctrl-C stops it and saves."""
     from qlora_tui.headless import follow
-    from qlora_tui.runs.directory import find_run
+    from qlora_tui.runs.directory import find_run, running_run
     from qlora_tui.train_command import style_for
 
-    found = find_run(run)
+    found = running_run() if run is None else find_run(run)
     if has_screen() and not plain:
         from qlora_tui.tui.app import run_app
 

@@ -78,7 +78,6 @@ def test_version_and_help() -> None:
     [
         ["--nonsense"],
         ["nonsense"],
-        ["attach"],
         ["attach", "a", "b"],
         ["chat", "spam"],
         ["chat", "spam", "--prompt", "x", "--temperature", "hot"],
@@ -231,6 +230,27 @@ def test_runs_are_listed() -> None:
 def test_attach_needs_a_run_that_was_started() -> None:
     a_run()
     assert_error(console("attach", "spam"), ExitCode.USAGE, "never started")
+
+
+def test_attach_without_a_name_takes_the_run_that_trains() -> None:
+    assert_error(console("attach"), ExitCode.USAGE, "No run trains now")
+    played(a_run("over"), "completed")
+    first, second = a_run("first"), a_run("second")
+    processes = [start_player(first, "until_stopped"), start_player(second, "until_stopped")]
+    try:
+        assert_error(console("attach"), ExitCode.USAGE, "More than one", "first", "second")
+        assert console("stop", "second").returncode == 0
+        processes[1].wait(30)
+        pipe = subprocess.PIPE
+        with subprocess.Popen([str(CONSOLE), "attach"], stdout=pipe, stderr=pipe, text=True) as watcher:
+            assert watcher.stderr is not None
+            assert "train:" in watcher.stderr.readline()
+            assert console("stop", "first").returncode == 0
+            watcher.communicate(timeout=30)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def test_chat_needs_an_adapter() -> None:

@@ -206,14 +206,14 @@ def test_the_sample_is_offered_where_there_is_no_file(tmp_path: Path, monkeypatc
     app = application(stand_in)
 
     async def steps(pilot: Pilot[str]) -> None:
-        await press(pilot, "enter", "2", "enter", "ctrl+n", "enter")
+        await press(pilot, "enter", "2", "enter", "ctrl+n", "down", "enter")
         assert app.answers.config.data.source == "bundled:spam"
         source = app.screen.query_one("#data-source", Input)
         source.focus()
         source.value = ""
         await press(pilot, "enter")
         assert not app.answers.data_chosen
-        await press(pilot, "enter", "ctrl+n", "ctrl+n", "s")
+        await press(pilot, "enter", "enter", "ctrl+n", "ctrl+n", "s")  # nothing typed: on to what is near at hand
         assert [config.name for config in stand_in.launched] == ["spam"]
 
     drive(app, steps)

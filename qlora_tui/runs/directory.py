@@ -221,6 +221,29 @@ def find_run(reference: str) -> RunDirectory:
     )
 
 
+def running_run() -> RunDirectory:
+    """The run that trains now.
+
+    Raises:
+        RunError: if there is none, or more than one.
+    """
+    running = [run for run in list_runs() if run.status() == "running"]
+    if len(running) == 1:
+        return running[0]
+    if running:
+        names = ", ".join(run.name for run in running[:8])
+        raise RunError(
+            "More than one run trains now.",
+            f"They are {names}.",
+            f"Say which, for example `qlora-tui attach {running[0].name}`.",
+        )
+    raise RunError(
+        "No run trains now.",
+        f"None of those in {runs_directory()} has a process.",
+        "Look at one that has ended with `qlora-tui attach RUN`; `qlora-tui runs` lists them.",
+    )
+
+
 def list_runs(parent: Path | None = None) -> Iterator[RunDirectory]:
     """Every run below ``parent`` (default: the runs directory), newest first."""
     parent = parent or runs_directory()

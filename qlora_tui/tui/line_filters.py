@@ -12,7 +12,7 @@ from textual.color import Color
 from textual.filter import LineFilter
 
 _SAME: Final = {
-    "─━═╌┄▁▂▔▀╴╶╼╾╸╺": "-",
+    "─━═╌┄▁▂▃▔▀╴╶╼╾╸╺": "-",
     "│┃║╎┆▏▕▎▍▌▐╵╷": "|",
     "┌┐└┘├┤┬┴┼╭╮╰╯┏┓┗┛┣┫┳┻╋╔╗╚╝╠╣╦╩╬": "+",
     "█▇▆▅▄■": "#",

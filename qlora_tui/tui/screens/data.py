@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _HELP = Help(
     "Source",
-    "A file, a folder, a hub id or bundled:NAME; enter takes it.",
+    "A file, a folder, a hub id or bundled:NAME; enter takes it. Down goes to what is near at hand.",
     "The rows are read in a process of their own, exactly as training reads them.",
 )
 _FILES_HELP = Help("Near at hand", "Enter takes what is under the cursor; the last line is a sample to try this with.")
@@ -109,7 +109,7 @@ class DataStep(StepPane):
     def first_focus(self) -> Widget | None:
         if self.view.answers.data_chosen:
             return self.query_one("#field-data-format")
-        return self.query_one("#files")
+        return self.query_one(SourceInput)
 
     def entered(self) -> None:
         if self._files is None:
@@ -164,6 +164,9 @@ class DataStep(StepPane):
     def _form_changed(self) -> None:
         self._draw_report()
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return self.view.answers.data_chosen or action not in ("form", "row")
+
     def action_form(self) -> None:
         self.query_one(FormCycle).action_move(1)
 
@@ -190,8 +193,6 @@ class DataStep(StepPane):
         choices.set_options(options)
         choices.highlighted = 0
         self.draw()
-        if not self.view.answers.data_chosen and self.app.focused is self.query_one(SourceInput):
-            self.query_one("#files").focus()
 
     @on(OptionList.OptionSelected, "#files")
     def _file_chosen(self, event: OptionList.OptionSelected) -> None:
@@ -200,7 +201,11 @@ class DataStep(StepPane):
 
     @on(Input.Submitted, "#data-source")
     def _typed(self, event: Input.Submitted) -> None:
-        self._take_source(event.value.strip() or NO_DATA)
+        typed = event.value.strip()
+        if typed or self.view.answers.data_chosen:
+            self._take_source(typed or NO_DATA)
+        elif self.query_one("#files").display:
+            self.query_one("#files").focus()
 
     def _take_source(self, text: str) -> None:
         answers = self.application.answers
@@ -221,7 +226,7 @@ class DataStep(StepPane):
         self.application.change(_named(answers))
         chosen = answers.data_chosen
         self.query_one(SourceInput).value = source if chosen else ""
-        self.query_one("#field-data-format" if chosen else "#files").focus()
+        self.query_one("#field-data-format" if chosen else "#data-source").focus()
         self._inspect()
 
     @on(FieldRow.Changed)

@@ -54,12 +54,11 @@ class QloraApp(App[str]):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide"), (160, "-huge")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("q", "quit", "Quit", id="app.quit", tooltip="Leave; a running training goes on"),
         Binding(
             "question_mark,f1", "explain", "Help", id="app.help", tooltip="What the focused field is, and all keys"
         ),
-        Binding(
-            "q,ctrl+q", "quit", "Quit", id="app.quit", key_display="q", tooltip="Leave; a running training goes on"
-        ),
+        Binding("ctrl+q", "quit", "Quit", show=False, id="app.quit.typing", tooltip="Leave, also while typing"),
         Binding("ctrl+c", "leave_or_copy", "Quit", show=False, id="app.interrupt", system=True),
         Binding("f5", "refresh_machine", "Look again", show=False, id="app.refresh", tooltip="Read the GPUs again"),
     ]

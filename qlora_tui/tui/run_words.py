@@ -51,7 +51,7 @@ def _facts(view: RunView, condition: Condition, now: float) -> list[str]:
     if condition.behind:
         facts.append(f"reading the log, {condition.behind / 1e6:,.0f} MB to go")
     elif condition.status == "running" and progress.phases:
-        facts.append(_remaining(progress.remaining(now)))
+        facts.append("ending" if progress.finished is not None else _remaining(progress.remaining(now)))
     elif progress.finished is not None:
         facts.append(f"took {duration(progress.finished.seconds)}")
     if progress.best_eval is not None:

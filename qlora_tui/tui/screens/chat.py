@@ -27,7 +27,7 @@ from qlora_tui.tui.widgets.exchange_view import ExchangeView
 from qlora_tui.tui.widgets.helped import Help, Hint, help_for
 from qlora_tui.tui.widgets.key_footer import KeyFooter
 from qlora_tui.tui.widgets.prompt import Prompt
-from qlora_tui.tui.widgets.rail import StepRail
+from qlora_tui.tui.widgets.rail import StepRail, station_keys
 
 if TYPE_CHECKING:
     from qlora_tui.tui.app import QloraApp
@@ -51,11 +51,21 @@ class ChatScreen(Screen[None]):
         Binding("f4", "spots", "Checks", id="chat.spots", tooltip="Held-out rows, own prompts, refusals"),
         # With priority, as the editor has other uses for these keys.
         Binding("f6", "retry", "Retry", id="chat.retry", tooltip="Ask the last question again", priority=True),
-        Binding("f7", "edit", "Edit", id="chat.edit", tooltip="Take the last question back to edit it", priority=True),
-        Binding("f8", "save", "Save", id="chat.save", tooltip="Save the conversation as Markdown"),
+        Binding(
+            "f7",
+            "edit",
+            "Edit",
+            show=False,
+            id="chat.edit",
+            tooltip="Take the last question back to edit it",
+            priority=True,
+        ),
+        Binding("ctrl+n", "go(8)", "Ship", id="chat.next", tooltip="On to the adapter's folder, merging, serving"),
+        Binding("f8", "save", "Save", show=False, id="chat.save", tooltip="Save the conversation as Markdown"),
         Binding("f9", "clear", "New", show=False, id="chat.clear", tooltip="Begin a new conversation"),
         Binding("f10", "adapters", "Adapter", show=False, id="chat.adapters", tooltip="Another checkpoint of this run"),
         Binding("f5", "keep", "Keep question", show=False, id="chat.keep", tooltip="Keep the question for checks"),
+        *station_keys("chat"),
     ]
 
     def __init__(self, run: RunDirectory | Path, session: Session | None = None) -> None:
@@ -317,7 +327,12 @@ class ChatScreen(Screen[None]):
 
     @on(StepRail.Picked)
     def _station_picked(self, event: StepRail.Picked) -> None:
-        self.application.go_to(event.number, self.run)
+        self.action_go(event.number)
+
+    def action_go(self, number: int) -> None:
+        """Go to a station of the rail."""
+        if number != STATION:
+            self.application.go_to(number, self.run)
 
     def on_descendant_focus(self) -> None:
         self.query_one(Hint).show(help_for(self.focused) or self.field_help())

@@ -48,7 +48,7 @@ class TrainScreen(Screen[None]):
         Binding("p", "repeat", "Repeat", show=False, id="train.repeat", tooltip="Take the recipe to the wizard"),
         Binding("y", "copy", "Copy path", show=False, id="train.copy", tooltip="Copy the path of the run's folder"),
         Binding("x,delete", "delete", "Delete", show=False, id="train.delete", tooltip="Delete it, after a question"),
-        Binding("c", "chat", "Chat", id="train.chat", tooltip="Ask what it has learnt"),
+        Binding("c,ctrl+n", "chat", "Chat", id="train.chat", tooltip="Ask what it has learnt"),
         Binding("escape,h,d", "leave", "Home", id="train.leave", tooltip="To the list of runs; training goes on"),
         *station_keys("train"),
     ]

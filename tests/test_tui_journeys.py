@@ -361,3 +361,25 @@ def test_who_types_is_not_corrected_with_what_was_typed_before() -> None:
         assert editor.value == shown_text(app.answers, "adapter.rank")
 
     drive(app, steps)
+
+
+def test_what_was_typed_is_not_lost_to_news_from_elsewhere() -> None:
+    """Anything may have the field drawn again before its new text has reached the answers."""
+    app = application()
+
+    async def steps(pilot: Pilot[str]) -> None:
+        app.open_wizard(4)
+        await settle(pilot)
+        row, editor = app.screen.query_one("#field-adapter-rank-row", FieldRow), focused(app)
+        assert isinstance(editor, Input)
+        await press(pilot, "end", "ctrl+u")
+        editor.value = "3"
+        row.show("", "")
+        assert editor.value == "3"
+        await settle(pilot)
+        assert shown_text(app.answers, "adapter.rank") == "3"
+        editor.value = "32"
+        row.show("3", "")
+        assert editor.value == "32"
+
+    drive(app, steps)

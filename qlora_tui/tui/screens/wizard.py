@@ -143,7 +143,7 @@ class WizardScreen(Screen[None]):
         forward.display = number < LAST_QUESTION
         self.query_one("#back", Button).label = "‹ Home" if number == 1 else "‹ Back"
         self.application.change(replace(self.application.answers, step=number))
-        self.call_after_refresh(self._focus_step, pane)
+        self._focus_step(pane)  # at once: a key may follow the picture without delay
         self.application.settle_soon()
 
     def _focus_step(self, pane: StepPane) -> None:

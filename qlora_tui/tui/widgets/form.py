@@ -79,7 +79,7 @@ class FieldRow(Horizontal):
         self._reason = ""
         self._problem = ""
         self._typed_texts: set[str] = set()
-        """What was typed and has not come back yet."""
+        """What was shown last, and what was typed since and has not come back yet."""
 
     def compose(self) -> ComposeResult:
         yield Static(self.spec.label, classes="field-label", markup=False)
@@ -115,8 +115,9 @@ class FieldRow(Horizontal):
     def _show_text(self, editor: Input, text: str) -> None:
         """Show a value, but correct nobody who is typing with an earlier text or another spelling."""
         if editor.value == text or (editor.has_focus and self._same(editor.value, text)):
-            self._typed_texts.clear()
+            self._typed_texts = {text}
         elif not (editor.has_focus and text in self._typed_texts):
+            self._typed_texts = {text}
             with self.prevent(Input.Changed):
                 editor.value = text
 

@@ -49,8 +49,8 @@ def answer(terminal: Tmux) -> None:
     terminal.press(*["Down"] * 9)
     fill(terminal, "effective batch", "1")
     terminal.press("Down")
-    fill(terminal, "epochs", "3")
-    terminal.wait("effective batch   1", "epochs            3")
+    fill(terminal, "epochs", "2")
+    terminal.wait("effective batch   1", "epochs            2")
 
 
 def fill(terminal: Tmux, field: str, text: str) -> None:

@@ -27,6 +27,7 @@ from qlora_tui.errors import DataError, RunError
 from qlora_tui.runs import launch
 from qlora_tui.runs.directory import create_run
 from qlora_tui.tui.answers import with_values
+from qlora_tui.tui.app import QloraApp
 from qlora_tui.tui.draft import load_draft
 from qlora_tui.tui.fields import shown_text
 from qlora_tui.tui.preferences import load_preferences
@@ -342,14 +343,20 @@ def test_data_that_was_refused_starts_no_run() -> None:
     drive(app, steps)
 
 
+async def _rank_field(pilot: Pilot[str], app: QloraApp) -> tuple[FieldRow, Input]:
+    """The rank's row in the recipe, and its editor, which has the focus."""
+    app.open_wizard(4)
+    await settle(pilot)
+    editor = focused(app)
+    assert isinstance(editor, Input)
+    return app.screen.query_one("#field-adapter-rank-row", FieldRow), editor
+
+
 def test_who_types_is_not_corrected_with_what_was_typed_before() -> None:
     app = application()
 
     async def steps(pilot: Pilot[str]) -> None:
-        app.open_wizard(4)
-        await settle(pilot)
-        row, editor = app.screen.query_one("#field-adapter-rank-row", FieldRow), focused(app)
-        assert isinstance(editor, Input)
+        row, editor = await _rank_field(pilot, app)
         await press(pilot, "home", "shift+end", "1", "6", "0")
         row._typed_texts.update(("1", "16"))
         row.show("16", "")
@@ -368,10 +375,7 @@ def test_what_was_typed_is_not_lost_to_news_from_elsewhere() -> None:
     app = application()
 
     async def steps(pilot: Pilot[str]) -> None:
-        app.open_wizard(4)
-        await settle(pilot)
-        row, editor = app.screen.query_one("#field-adapter-rank-row", FieldRow), focused(app)
-        assert isinstance(editor, Input)
+        row, editor = await _rank_field(pilot, app)
         await press(pilot, "end", "ctrl+u")
         editor.value = "3"
         row.show("", "")

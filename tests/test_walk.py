@@ -56,10 +56,10 @@ def answer(terminal: Tmux) -> None:
 def fill(terminal: Tmux, field: str, text: str) -> None:
     """Type over what stands in the field, once the hint says that it has the focus: Textual selects its text then."""
 
-    def has_focus() -> bool:
-        return any(line.strip().startswith(f"{field}  ") for line in terminal.screen.splitlines()[-6:])
+    def has_focus(screen: str) -> bool:
+        return any(line.strip().startswith(f"{field}  ") for line in screen.splitlines()[-6:])
 
-    terminal.until(has_focus, f"{field} has the focus")
+    terminal.until(has_focus, f"has the focus in {field}")
     terminal.type(text)
 
 
@@ -99,7 +99,7 @@ def ask_and_merge(terminal: Tmux) -> None:
     terminal.press("m")
     terminal.wait("same likeliest token at", seconds=PATIENCE)
     terminal.press("q")
-    terminal.until(lambda: terminal.screen.strip().endswith("$"), "is the shell again")
+    terminal.until(lambda screen: screen.strip().endswith("$"), "is the shell again")
 
 
 @pytest.mark.parametrize("size", [(120, 36), (80, 24)], ids=lambda size: f"{size[0]}x{size[1]}")

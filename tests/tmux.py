@@ -51,31 +51,28 @@ class Tmux:
         """Type a text as it stands."""
         self._tmux("send-keys", "-l", text)
 
-    def resize(self, size: tuple[int, int]) -> None:
-        """Give the terminal another size."""
-        self._tmux("resize-window", "-x", str(size[0]), "-y", str(size[1]))
-
     def wait(self, *words: str, seconds: float = 60.0) -> str:
         """The screen as soon as it shows all of the words.
 
         Raises:
             AssertionError: if it does not in time.
         """
-        self.until(lambda: all(word in self.screen for word in words), f"shows {', '.join(words)}", seconds)
-        shown = self.screen
-        self.record.append(f"--- {', '.join(words)}\n{shown}")
+        what = ", ".join(words)
+        shown = self.until(lambda screen: all(word in screen for word in words), f"shows {what}", seconds)
+        self.record.append(f"--- {what}\n{shown}")
         return shown
 
-    def until(self, is_so: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
-        """Return as soon as it is so.
+    def until(self, is_so: Callable[[str], bool], what: str, seconds: float = 60.0) -> str:
+        """The screen as soon as it is so.
 
         Raises:
             AssertionError: if it is not in time.
         """
         end = time.monotonic() + seconds
-        while not is_so():
-            assert time.monotonic() < end, f"waited until it {what}, and the screen is\n{self.screen}"
+        while not is_so(shown := self.screen):
+            assert time.monotonic() < end, f"waited until it {what}, and the screen is\n{shown}"
             time.sleep(0.1)
+        return shown
 
 
 def plain_environment(**more: str) -> dict[str, str]:

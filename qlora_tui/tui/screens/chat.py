@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal, Vertical, VerticalScroll
 from textual.content import Content
-from textual.screen import Screen
 from textual.widgets import Static
 
 from qlora_tui.errors import QloraError
@@ -21,21 +20,17 @@ from qlora_tui.runs.session import Session
 from qlora_tui.text import one_line, printable
 from qlora_tui.tui.conversation import Conversation, Exchange, Reply, Side, refusal_summary
 from qlora_tui.tui.screens.question import Answer, QuestionScreen, error_screen
+from qlora_tui.tui.screens.station import StationScreen
 from qlora_tui.tui.spots import keep_prompt, save_transcript
 from qlora_tui.tui.widgets.chat_settings import ChatSettings
 from qlora_tui.tui.widgets.exchange_view import ExchangeView
-from qlora_tui.tui.widgets.helped import Help, Hint, help_for
+from qlora_tui.tui.widgets.helped import Help, Hint
 from qlora_tui.tui.widgets.key_footer import KeyFooter
 from qlora_tui.tui.widgets.prompt import Prompt
 from qlora_tui.tui.widgets.rail import StepRail, station_keys
 
-if TYPE_CHECKING:
-    from qlora_tui.tui.app import QloraApp
 
-STATION = 7
-
-
-class ChatScreen(Screen[None]):
+class ChatScreen(StationScreen):
     """A conversation with what was trained.
 
     Args:
@@ -43,6 +38,7 @@ class ChatScreen(Screen[None]):
         session: The engine's process; tests put a stand-in here.
     """
 
+    STATION = 7
     CSS_PATH = "chat.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "stop_or_leave", "Stop", id="chat.stop", tooltip="End the answer; else to the runs"),
@@ -79,13 +75,9 @@ class ChatScreen(Screen[None]):
         self._busy = False
         self._stopping = False
 
-    @property
-    def application(self) -> QloraApp:
-        return cast("QloraApp", self.app)
-
     def compose(self) -> ComposeResult:
         with Container(id="frame"):
-            yield StepRail(STATION, reachable=True)
+            yield StepRail(self.STATION, reachable=True)
             with Vertical(id="chat"):
                 yield Static("", id="chat-head", markup=False)
                 with Horizontal(id="chat-main"):
@@ -105,7 +97,7 @@ class ChatScreen(Screen[None]):
         )
 
     def on_mount(self) -> None:
-        self.query_one(StepRail).show(STATION, {}, with_run=True)
+        self.query_one(StepRail).show(self.STATION, {}, with_run=True)
         self.query_one("#talk", VerticalScroll).anchor()
         self.query_one("#talk-empty", Static).update(
             "Ask something below. F4 has held-out rows with their right answers, and questions of your own."
@@ -324,15 +316,3 @@ class ChatScreen(Screen[None]):
         if chosen is not None and chosen != self.target:
             self.target, self._loaded_life = chosen, 0
             self._begin()
-
-    @on(StepRail.Picked)
-    def _station_picked(self, event: StepRail.Picked) -> None:
-        self.action_go(event.number)
-
-    def action_go(self, number: int) -> None:
-        """Go to a station of the rail."""
-        if number != STATION:
-            self.application.go_to(number, self.run)
-
-    def on_descendant_focus(self) -> None:
-        self.query_one(Hint).show(help_for(self.focused) or self.field_help())

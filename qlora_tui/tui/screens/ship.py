@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal, Vertical, VerticalScroll
 from textual.content import Content
-from textual.screen import Screen
 from textual.widgets import Button, Checkbox, Input, Static
 
 from qlora_tui.errors import QloraError
@@ -19,20 +18,17 @@ from qlora_tui.runs.merges import MergeReport, merge_folder
 from qlora_tui.runs.session import Session
 from qlora_tui.text import one_line, printable
 from qlora_tui.tui.screens.question import Answer, QuestionScreen, error_screen
+from qlora_tui.tui.screens.station import StationScreen
 from qlora_tui.tui.shipping import Shipment, cost_text, merge_text, read_shipment
 from qlora_tui.tui.widgets.cycle import Cycle
-from qlora_tui.tui.widgets.helped import Help, Hint, help_for
+from qlora_tui.tui.widgets.helped import Help, Hint
 from qlora_tui.tui.widgets.key_footer import KeyFooter
 from qlora_tui.tui.widgets.rail import StepRail, station_keys
 
-if TYPE_CHECKING:
-    from qlora_tui.tui.app import QloraApp
-
-STATION = 8
 METHODS = {"as trained (exact)": "exact", "as published (standard)": "standard"}
 
 
-class ShipScreen(Screen[None]):
+class ShipScreen(StationScreen):
     """The last station.
 
     Args:
@@ -40,6 +36,7 @@ class ShipScreen(Screen[None]):
         session: The engine's process; tests put a stand-in here.
     """
 
+    STATION = 8
     CSS_PATH = "ship.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,h", "leave", "Home", id="ship.leave", tooltip="To the list of runs"),
@@ -53,18 +50,14 @@ class ShipScreen(Screen[None]):
 
     def __init__(self, run: RunDirectory, session: Session | None = None) -> None:
         super().__init__()
-        self.run = run
+        self.run: RunDirectory = run
         self.session = session or Session()
         self._shipment: Shipment | None = None
         self._busy = ""
 
-    @property
-    def application(self) -> QloraApp:
-        return cast("QloraApp", self.app)
-
     def compose(self) -> ComposeResult:
         with Container(id="frame"):
-            yield StepRail(STATION, reachable=True)
+            yield StepRail(self.STATION, reachable=True)
             with Vertical(id="shipping"):
                 with VerticalScroll(id="ship", can_focus=False):
                     yield from self._form()
@@ -113,7 +106,7 @@ class ShipScreen(Screen[None]):
         )
 
     def on_mount(self) -> None:
-        self.query_one(StepRail).show(STATION, {}, with_run=True)
+        self.query_one(StepRail).show(self.STATION, {}, with_run=True)
         self.query_one(Hint).show(self.field_help())
         self.query_one("#ship-method").focus()
         self._read()
@@ -289,13 +282,9 @@ class ShipScreen(Screen[None]):
     def action_leave(self) -> None:
         self._leave(self.application.go_home)
 
-    @on(StepRail.Picked)
-    def _station_picked(self, event: StepRail.Picked) -> None:
-        self.action_go(event.number)
-
     def action_go(self, number: int) -> None:
         """Go to a station of the rail."""
-        if number != STATION:
+        if number != self.STATION:
             self._leave(lambda: self.application.go_to(number, self.run))
 
     @work(exclusive=True, group="question")
@@ -304,6 +293,3 @@ class ShipScreen(Screen[None]):
         if not self._busy or await self._sure("Leave now?", f"{self._busy} Leaving ends that.", "Leave"):
             # Not from this worker, which ends with the screen.
             self.app.call_later(away)
-
-    def on_descendant_focus(self) -> None:
-        self.query_one(Hint).show(help_for(self.focused) or self.field_help())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical
 from textual.message import Message
-from textual.screen import Screen
 from textual.timer import Timer
 
 from qlora_tui.errors import QloraError
@@ -18,23 +17,21 @@ from qlora_tui.text import one_line
 from qlora_tui.tui import run_words
 from qlora_tui.tui.follower import Condition, Follower
 from qlora_tui.tui.screens.question import Answer, QuestionScreen, error_screen
-from qlora_tui.tui.widgets.helped import Help, Hint, help_for
+from qlora_tui.tui.screens.station import StationScreen
+from qlora_tui.tui.widgets.helped import Help, Hint
 from qlora_tui.tui.widgets.key_footer import KeyFooter
 from qlora_tui.tui.widgets.rail import StepRail, station_keys
 from qlora_tui.tui.widgets.run_head import RunHead
 from qlora_tui.tui.widgets.run_panels import RunPanels
 from qlora_tui.tui.widgets.tiles import Tiles
 
-if TYPE_CHECKING:
-    from qlora_tui.tui.app import QloraApp
-
-STATION = 6
 DRAW_SECONDS = 0.25
 
 
-class TrainScreen(Screen[None]):
+class TrainScreen(StationScreen):
     """One run. The engine trains in a process of its own: leaving this screen changes nothing about it."""
 
+    STATION = 6
     CSS_PATH = "train.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "stop", "Stop and save", id="train.stop", tooltip="Finish the step, save everything, end the run"),
@@ -61,20 +58,16 @@ class TrainScreen(Screen[None]):
 
     def __init__(self, run: RunDirectory) -> None:
         super().__init__()
-        self.run = run
+        self.run: RunDirectory = run
         self.follower = Follower(run, self._tell, lambda: self.application.services.now())
         self._timer: Timer | None = None
         self._drawn = -1
         self._condition_drawn: Condition | None = None
         self._stop_asked = False
 
-    @property
-    def application(self) -> QloraApp:
-        return cast("QloraApp", self.app)
-
     def compose(self) -> ComposeResult:
         with Container(id="frame"):
-            yield StepRail(STATION, reachable=True)
+            yield StepRail(self.STATION, reachable=True)
             with Vertical(id="run"):
                 yield RunHead(self.run.name)
                 yield Tiles(id="run-tiles")
@@ -93,7 +86,7 @@ class TrainScreen(Screen[None]):
         )
 
     def on_mount(self) -> None:
-        self.query_one(StepRail).show(STATION, {}, with_run=True)
+        self.query_one(StepRail).show(self.STATION, {}, with_run=True)
         self.query_one(Hint).show(self.field_help())
         self.panels.tabs.focus()
         self.follower.start()
@@ -274,15 +267,3 @@ class TrainScreen(Screen[None]):
 
     def action_leave(self) -> None:
         self.application.go_home()
-
-    @on(StepRail.Picked)
-    def _station_picked(self, event: StepRail.Picked) -> None:
-        self.action_go(event.number)
-
-    def action_go(self, number: int) -> None:
-        """Go to a station of the rail."""
-        if number != STATION:
-            self.application.go_to(number, self.run)
-
-    def on_descendant_focus(self) -> None:
-        self.query_one(Hint).show(help_for(self.focused) or self.field_help())

@@ -76,5 +76,6 @@ class Tmux:
 
 
 def plain_environment(**more: str) -> dict[str, str]:
-    """What a login shell would know, and ``more``."""
-    return {"PATH": os.environ["PATH"], "TERM": "xterm-256color", "LANG": "C.UTF-8"} | more
+    """What a login shell would know, this test process's share of the cores, and ``more``."""
+    share = {name: os.environ[name] for name in ("OMP_NUM_THREADS",) if name in os.environ}
+    return {"PATH": os.environ["PATH"], "TERM": "xterm-256color", "LANG": "C.UTF-8"} | share | more

@@ -49,6 +49,8 @@ class RunPanels(Vertical):
         """Whether the curves were drawn without braille."""
         self._chart_time = 0.0
         self._line = 0
+        self._sample: object = self
+        """The newest one that is shown, None for the words that there is none; something else at first."""
         self.other: Other | None = None
         """The run that is compared with."""
 
@@ -110,13 +112,19 @@ class RunPanels(Vertical):
     def _show_panel(self, view: RunView, condition: Condition) -> None:
         match self.tabs.chosen:
             case "samples":
-                self.query_one("#samples-text", Words).say(run_words.samples_text(view))
+                self._show_samples(view)
             case "advice":
                 self.query_one("#advice-text", Words).say(run_words.advice_text(view))
             case "log" if not condition.behind:
                 self._show_log(view)
             case _:
                 pass
+
+    def _show_samples(self, view: RunView) -> None:
+        newest = view.samples[-1] if view.samples else None
+        if newest is not self._sample:
+            self._sample = newest
+            self.query_one("#samples-text", Words).say(run_words.samples_text(view))
 
     def _show_log(self, view: RunView) -> None:
         log = self.query_one("#log", RichLog)

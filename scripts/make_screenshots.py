@@ -22,6 +22,7 @@ from qlora_tui.runs.directory import RunDirectory
 from qlora_tui.tui.answers import Answers, with_values
 from qlora_tui.tui.app import QloraApp
 from qlora_tui.tui.preferences import Preferences
+from qlora_tui.tui.screens.pane import StepPane
 from qlora_tui.tui.services import Services
 
 sys.path.insert(0, str(ROOT / "tests"))
@@ -61,14 +62,14 @@ async def _pictures(size: tuple[int, int], theme: str, write: Write) -> None:
         write("home", app.export_screenshot())
         app.change(_answers())
         app.inspect()
-        told = "the data was not read"
-        await wait_for(
-            pilot, lambda: app.seen is not None and app.seen.inspection is not None, told, _INSPECTION_SECONDS
-        )
+        await wait_for(pilot, lambda: _is_read(app), "the data was not read", _INSPECTION_SECONDS)
         for number, name in STEPS[1:]:
             app.change(replace(app.answers, step=5))
             app.open_wizard(number)
             await settle(pilot)
+            if name == "data":  # what is trained stands at the end of a row
+                app.screen.query_one(f"#step-{number}", StepPane).scroll_end(animate=False)
+                await settle(pilot)
             write(name, app.export_screenshot())
 
 

@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 from pictures import ROOT, writer
@@ -22,6 +21,7 @@ from textual.pilot import Pilot
 from textual.screen import Screen
 from textual.widgets import Input, TextArea
 
+from qlora_tui.paths import cache_directory
 from qlora_tui.runs.directory import RunDirectory
 from qlora_tui.runs.events import Step
 from qlora_tui.runs.feed import read_events
@@ -41,6 +41,8 @@ THEMES = ("qlora-dark", "qlora-light")
 SHOWN = 0.66
 """Share of the run's steps in the picture of training under way."""
 _LOADING_SECONDS = 600.0
+_ANSWER_TOKENS = 24
+"""An untrained model may go on for long, and the picture is to show both answers."""
 Prepare = Callable[[Pilot[str]], Awaitable[None]]
 
 
@@ -82,15 +84,18 @@ async def _pictures(name: str, screen: Screen[None], prepare: Prepare, now: floa
 
 
 async def _train_is_drawn(pilot: Pilot[str]) -> None:
-    screen: Any = pilot.app.screen
-    await wait_for(pilot, lambda: screen._drawn == screen._charted > 0, "the run is not drawn", 60.0)
+    screen = pilot.app.screen
+    assert isinstance(screen, TrainScreen)
+    await wait_for(pilot, lambda: screen._drawn == screen.panels.charted > 0, "the run is not drawn", 60.0)
 
 
 async def _ask(pilot: Pilot[str]) -> None:
-    screen: Any = pilot.app.screen
+    screen = pilot.app.screen
+    assert isinstance(screen, ChatScreen)
     await wait_for(
         pilot, lambda: screen.session.alive and screen._loaded_life > 0, "it is not loaded", _LOADING_SECONDS
     )
+    screen.query_one("#set-max-tokens", Input).value = str(_ANSWER_TOKENS)
     await press(pilot, "f4")
     await wait_for(pilot, lambda: bool(pilot.app.screen._rows), "no held-out rows", 60.0)  # type: ignore[attr-defined]
     await pilot.press("down", "down", "enter")
@@ -100,16 +105,19 @@ async def _ask(pilot: Pilot[str]) -> None:
 
 @contextmanager
 def _copy(run: RunDirectory) -> Iterator[RunDirectory]:
-    """The run at a place whose name is fit to be shown."""
-    home = Path(tempfile.gettempdir()) / "me"
+    """The run and the cache, where its base lies, at places whose names are fit to be shown."""
+    home, cache = Path(tempfile.gettempdir()) / "me", cache_directory()
     copied = RunDirectory(home / "runs" / run.name)
     try:
         shutil.copytree(run.path, copied.path)
+        (home / "cache").symlink_to(cache.absolute())
+        os.environ["QLORA_TUI_CACHE"] = str(home / "cache")
         for path in (copied.events, copied.config, *copied.path.glob("merged*/merge.json")):
             path.write_text(path.read_text(encoding="utf-8").replace(str(run.path.parent), str(home / "runs")))
         copied.process.unlink(missing_ok=True)
         yield copied
     finally:
+        os.environ["QLORA_TUI_CACHE"] = str(cache)
         shutil.rmtree(home, ignore_errors=True)
 
 

@@ -77,7 +77,12 @@ def machine(*gpus: Gpu) -> Hardware:
 FINDINGS = [
     Check("python", "ok", "Python 3.11.7 at /usr/bin/python."),
     Check("4-bit", "ok", "A 4-bit product and its gradient are right."),
-    Check("disk runs", "warn", "4.0 GiB free in /home/me/runs.", "Free some space, or set QLORA_TUI_RUNS."),
+    Check(
+        "hub",
+        "warn",
+        "HF_HUB_OFFLINE is set, so the hub is not asked.",
+        "Unset HF_HUB_OFFLINE to download models and data.",
+    ),
 ]
 
 

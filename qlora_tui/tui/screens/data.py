@@ -69,7 +69,7 @@ class DataStep(StepPane):
 
     NUMBER = 3
     TITLE = "Data"
-    ABOUT = "What the model learns from, exactly as it will see it."
+    ABOUT = "What the model learns from, exactly as it will see it; PageDown shows the rest."
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("v", "form", "Show as", id="data.form", tooltip="Show the row as tokens, as text, or as it stands"),
         Binding("l", "row('longest')", "Longest", show=False, id="data.longest", tooltip="Show the longest row"),

@@ -19,7 +19,7 @@ from tui_helpers import Machine, application, drive, overview, press, screen_tex
 
 from qlora_tui.runs import launch
 from qlora_tui.runs.directory import RunDirectory
-from qlora_tui.runs.events import Advice
+from qlora_tui.runs.events import Advice, Progress
 from qlora_tui.tui import collector
 from qlora_tui.tui.app import QloraApp
 from qlora_tui.tui.screens.home import HomeScreen
@@ -155,6 +155,17 @@ def test_without_braille_the_curves_are_ascii(tmp_path: Path) -> None:
         assert not any("\u2800" <= character <= "\u28ff" for character in screen_text(pilot.app))  # type: ignore[arg-type]
 
     watch(Story().write(tmp_path), steps, app=application(Machine(), ascii=True))
+
+
+def test_the_stage_of_a_long_preparation_is_named(tmp_path: Path) -> None:
+    story = Story(until="prepare")
+    run = story.write(tmp_path)
+    story.append(run, Progress(phase="prepare", done=0, total=3, unit="stages", message="reading the GGUF tensors"))
+
+    async def steps(pilot: Pilot[str], screen: TrainScreen) -> None:
+        await wait_for(pilot, shows(pilot, "▸ prepare 0% (reading the GGUF tensors)"), "what it does")
+
+    watch(run, steps)
 
 
 def test_a_run_that_has_not_begun_waits(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def _phase(phase: PhaseProgress, alive: bool, detailed: bool) -> Content:
     if not phase.active:
         return Content.styled(f"· {phase.name}", "dim")
     done = "" if phase.fraction is None else f" {phase.fraction:.0%}"
-    far = (amount(phase) or one_line(phase.message, 40)) if detailed else ""
+    far = (one_line(phase.message, 40) or amount(phase)) if detailed else ""
     words = f"▸ {phase.name}{done}" + (f" ({far})" if far else "")
     return Content.styled(
         words if alive else f"✗ {phase.name}{done}, broken off", "bold $primary" if alive else "$error"

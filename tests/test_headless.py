@@ -378,9 +378,10 @@ def test_detaching_says_how_to_come_back(run: RunDirectory) -> None:
     assert process.poll() is None
 
 
-def test_a_closed_terminal_leaves_the_run_alone(run: RunDirectory) -> None:
+@pytest.mark.parametrize("before", ["", "trap '' HUP; "], ids=["usual", "hang-ups ignored"])
+def test_a_closed_terminal_leaves_the_run_alone(run: RunDirectory, before: str) -> None:
     process = start_player(run, "stubborn")
-    terminal = Terminal(str(CONSOLE), "attach", "spam")
+    terminal = Terminal("/bin/sh", "-c", f'{before}exec "$0" attach spam', str(CONSOLE))
     terminal.until("step ")
     terminal.close()
     end = time.monotonic() + 20

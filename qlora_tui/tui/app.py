@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import signal
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -347,8 +349,8 @@ def run_app(*, ascii_only: bool = False, station: str = "", run: RunDirectory | 
     Args:
         station: The screen to begin with, for a run or the folder of an adapter; else the home screen.
     """
-    import sys
-
+    # Ignored by whoever started this, as under nohup, it would leave a program that waits for keys of no terminal.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     relax()
     app = QloraApp(ascii_only=ascii_only)
     app.begins_with = (station, run) if station else None

@@ -16,7 +16,7 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-from pictures import ROOT, Write, writer
+from pictures import ROOT, SIZES, THEMES, Write, writer
 
 from qlora_tui.runs.directory import RunDirectory
 from qlora_tui.tui.answers import Answers, with_values
@@ -29,8 +29,6 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from tui_helpers import CARD, FINDINGS, NOW, machine, overview, settle, wait_for
 
-SIZES = ((80, 24), (120, 36))
-THEMES = ("qlora-dark", "qlora-light")
 STEPS = ((0, "home"), (1, "hardware"), (2, "model"), (3, "data"), (4, "recipe"), (5, "review"))
 _INSPECTION_SECONDS = 180.0
 _RUNS = [

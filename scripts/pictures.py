@@ -9,6 +9,8 @@ from pathlib import Path
 Write = Callable[[str, str], None]
 
 ROOT = Path(__file__).resolve().parent.parent
+SIZES = ((80, 24), (120, 36))
+THEMES = ("qlora-dark", "qlora-light")
 _CELL_HEIGHT = 24.4
 """Of Textual's SVG, in its own units."""
 _TEXT = re.compile(r'<text class="([^"]+)" x="([\d.]+)" y="([\d.]+)" textLength="([\d.]+)"[^>]*>([^<]*)</text>')

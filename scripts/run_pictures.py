@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-from pictures import ROOT, writer
+from pictures import ROOT, SIZES, THEMES, writer
 from textual.pilot import Pilot
 from textual.screen import Screen
 from textual.widgets import Input, TextArea
@@ -36,8 +36,6 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from tui_helpers import CARD, FINDINGS, machine, press, settle, wait_for
 
-SIZES = ((80, 24), (120, 36))
-THEMES = ("qlora-dark", "qlora-light")
 SHOWN = 0.66
 """Share of the run's steps in the picture of training under way."""
 _LOADING_SECONDS = 600.0

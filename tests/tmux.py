@@ -77,5 +77,5 @@ class Tmux:
 
 def plain_environment(**more: str) -> dict[str, str]:
     """What a login shell would know, this test process's share of the cores, and ``more``."""
-    share = {name: os.environ[name] for name in ("OMP_NUM_THREADS",) if name in os.environ}
-    return {"PATH": os.environ["PATH"], "TERM": "xterm-256color", "LANG": "C.UTF-8"} | share | more
+    kept = {name: os.environ[name] for name in ("PATH", "OMP_NUM_THREADS") if name in os.environ}
+    return kept | {"TERM": "xterm-256color", "LANG": "C.UTF-8"} | more

@@ -97,7 +97,6 @@ class ChatScreen(StationScreen):
         )
 
     def on_mount(self) -> None:
-        self.query_one(StepRail).show(self.STATION, {}, with_run=True)
         self.query_one("#talk", VerticalScroll).anchor()
         self.query_one("#talk-empty", Static).update(
             "Ask something below. F4 has held-out rows with their right answers, and questions of your own."

@@ -106,7 +106,6 @@ class ShipScreen(StationScreen):
         )
 
     def on_mount(self) -> None:
-        self.query_one(StepRail).show(self.STATION, {}, with_run=True)
         self.query_one(Hint).show(self.field_help())
         self.query_one("#ship-method").focus()
         self._read()

@@ -86,7 +86,6 @@ class TrainScreen(StationScreen):
         )
 
     def on_mount(self) -> None:
-        self.query_one(StepRail).show(self.STATION, {}, with_run=True)
         self.query_one(Hint).show(self.field_help())
         self.panels.tabs.focus()
         self.follower.start()

@@ -18,7 +18,7 @@ from qlora_tui.tui.widgets.view_tabs import ViewTabs
 from qlora_tui.tui.widgets.words import Words
 
 if TYPE_CHECKING:
-    from qlora_tui.runs.view import Other, RunView
+    from qlora_tui.runs.view import Other, RunView, Told
     from qlora_tui.tui.app import QloraApp
     from qlora_tui.tui.follower import Condition, Follower
     from qlora_tui.tui.widgets.run_charts import RunCharts
@@ -49,8 +49,8 @@ class RunPanels(Vertical):
         """Whether the curves were drawn without braille."""
         self._chart_time = 0.0
         self._line = 0
-        self._sample: object = self
-        """The newest one that is shown, None for the words that there is none; something else at first."""
+        self._sample: Told | None = None
+        """The newest one that is shown."""
         self.other: Other | None = None
         """The run that is compared with."""
 
@@ -122,7 +122,7 @@ class RunPanels(Vertical):
 
     def _show_samples(self, view: RunView) -> None:
         newest = view.samples[-1] if view.samples else None
-        if newest is not self._sample:
+        if newest is None or newest is not self._sample:
             self._sample = newest
             self.query_one("#samples-text", Words).say(run_words.samples_text(view))
 

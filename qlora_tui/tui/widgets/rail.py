@@ -11,20 +11,21 @@ from textual.containers import Container
 from textual.content import Content
 from textual.events import Click
 from textual.message import Message
-from textual.widgets import Static
 
 from qlora_tui.text import one_line
 from qlora_tui.tui.steps import STATIONS, Station, station
+from qlora_tui.tui.widgets.words import Words
 
 _NARROW = 76
 """Cells that all titles take on one line; with fewer only the current station has its title."""
 
 
-class RailItem(Static):
+class RailItem(Words):
     """One station."""
 
     def __init__(self, station: Station) -> None:
-        super().__init__(classes="rail-item", markup=False, id=f"rail-{station.name}")
+        super().__init__(id=f"rail-{station.name}")
+        self.add_class("rail-item")
         self.station = station
 
     def on_click(self, event: Click) -> None:
@@ -76,7 +77,7 @@ class StepRail(Container):
             item.set_class(state == "current", "-current")
             item.set_class(state == "done", "-done")
             item.set_class(blocked and state == "open", "-blocked")
-            item.update(self._text(item.station, state, wide))
+            item.say(self._text(item.station, state, wide))
 
     def _text(self, station: Station, state: str, wide: bool) -> Content:
         mark = "✓" if state == "done" else str(station.number)

@@ -16,7 +16,7 @@ from textual import work
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.filter import LineFilter
-from textual.reactive import reactive
+from textual.reactive import var
 from textual.screen import Screen
 from textual.timer import Timer
 from textual.worker import get_current_worker
@@ -65,11 +65,11 @@ class QloraApp(App[str]):
         Binding("f5", "refresh_machine", "Look again", show=False, id="app.refresh", tooltip="Read the GPUs again"),
     ]
 
-    answered: reactive[int] = reactive(0, init=False)
+    answered: var[int] = var(0, init=False)
     """Counts the changes of :attr:`answers`."""
-    hardware: reactive[Hardware | None] = reactive(None, init=False)
-    seen: reactive[Seen | None] = reactive(None, init=False)
-    looked_up: reactive[dict[str, str]] = reactive(dict, init=False)
+    hardware: var[Hardware | None] = var(None, init=False)
+    seen: var[Seen | None] = var(None, init=False)
+    looked_up: var[dict[str, str]] = var(dict, init=False)
     """Models that were asked about, and why nothing was found out; empty if something was."""
 
     def __init__(

@@ -16,6 +16,7 @@ from textual.widgets.option_list import Option
 from qlora_tui.cards import CARDS, Card, plan_for
 from qlora_tui.errors import UsageError
 from qlora_tui.tui.widgets.choices import Choices
+from qlora_tui.tui.widgets.words import Words
 from qlora_tui.tui.words import gib
 
 
@@ -47,7 +48,7 @@ class CardScreen(ModalScreen[str | None]):
                 placeholder="type to filter, or an amount of memory such as 12GiB", compact=True, id="card-filter"
             )
             yield Choices(id="card-list")
-            yield Static("", id="card-problem", markup=False)
+            yield Words(id="card-problem")
 
     def on_mount(self) -> None:
         self._fill("")
@@ -57,7 +58,7 @@ class CardScreen(ModalScreen[str | None]):
         cards = self.query_one("#card-list", Choices)
         cards.set_options([Option(_line(card), id=card.name) for card in matching(text)])
         cards.highlighted = 0 if cards.option_count else None
-        self.query_one("#card-problem", Static).update("")
+        self.query_one("#card-problem", Words).say("")
 
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
@@ -72,7 +73,7 @@ class CardScreen(ModalScreen[str | None]):
         try:
             plan_for(event.value)
         except UsageError as error:
-            self.query_one("#card-problem", Static).update(Content.styled(f"✗ {error.why} {error.hint}", "$error"))
+            self.query_one("#card-problem", Words).say(Content.styled(f"✗ {error.why} {error.hint}", "$error"))
         else:
             self.dismiss(event.value)
 

@@ -28,6 +28,7 @@ from qlora_tui.tui.widgets.helped import Help, Hint
 from qlora_tui.tui.widgets.key_footer import KeyFooter
 from qlora_tui.tui.widgets.prompt import Prompt
 from qlora_tui.tui.widgets.rail import StepRail, station_keys
+from qlora_tui.tui.widgets.words import Words
 
 
 class ChatScreen(StationScreen):
@@ -79,10 +80,10 @@ class ChatScreen(StationScreen):
         with Container(id="frame"):
             yield StepRail(self.STATION, reachable=True)
             with Vertical(id="chat"):
-                yield Static("", id="chat-head", markup=False)
+                yield Words(id="chat-head")
                 with Horizontal(id="chat-main"):
                     with VerticalScroll(id="talk", can_focus=False):
-                        yield Static("", id="talk-empty", classes="muted", markup=False)
+                        yield Words(id="talk-empty", classes="muted")
                     yield ChatSettings()
                 yield Prompt(id="prompt")
                 yield Hint()
@@ -98,7 +99,7 @@ class ChatScreen(StationScreen):
 
     def on_mount(self) -> None:
         self.query_one("#talk", VerticalScroll).anchor()
-        self.query_one("#talk-empty", Static).update(
+        self.query_one("#talk-empty", Words).say(
             "Ask something below. F4 has held-out rows with their right answers, and questions of your own."
         )
         self.query_one(ChatSettings).set_class(self.app.size.width < 110, "-away")
@@ -149,7 +150,7 @@ class ChatScreen(StationScreen):
     def _say(self, text: str, *, ready: bool = False) -> None:
         head = Content.styled(f"{'✓' if ready else '◌'} ", "$success" if ready else "$primary")
         head = head.append(Content.styled(one_line(self.target.name, 64), "bold")).append(Content(f"  {text}"))
-        self.query_one("#chat-head", Static).update(head)
+        self.query_one("#chat-head", Words).say(head)
 
     def _fail(self, error: QloraError) -> None:
         self._say("nothing is loaded" if not self.session.alive else "the last request failed")

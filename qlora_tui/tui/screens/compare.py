@@ -21,6 +21,7 @@ from qlora_tui.runs.progress import SMOOTHING
 from qlora_tui.runs.series import Series
 from qlora_tui.runs.view import Other
 from qlora_tui.text import one_line
+from qlora_tui.tui.widgets.words import Words
 
 NONE = "none"
 MOST = 200
@@ -43,7 +44,7 @@ class CompareScreen(ModalScreen[Other | None]):
         with Vertical(classes="dialog"):
             yield Static("Compare the loss with", classes="dialog-title", markup=False)
             yield OptionList(id="others")
-            yield Static("", id="compare-note", classes="muted", markup=False)
+            yield Words(id="compare-note", classes="muted")
 
     def on_mount(self) -> None:
         self._find()
@@ -65,14 +66,14 @@ class CompareScreen(ModalScreen[Other | None]):
         chooser.highlighted = 0 if options else None
         chooser.focus()
         if not options:
-            self.query_one("#compare-note", Static).update("There is no other run in this folder.")
+            self.query_one("#compare-note", Words).say("There is no other run in this folder.")
 
     @on(OptionList.OptionSelected, "#others")
     def _chosen(self, event: OptionList.OptionSelected) -> None:
         if event.option_id == NONE:
             self.dismiss(Other("", Series(), Series()))
             return
-        self.query_one("#compare-note", Static).update("Reading its log …")
+        self.query_one("#compare-note", Words).say("Reading its log …")
         self._read(self._others[int(event.option_id or 0)])
 
     @work(thread=True, exit_on_error=False)

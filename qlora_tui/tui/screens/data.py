@@ -32,6 +32,7 @@ from qlora_tui.tui.widgets.form import FieldRow, reason
 from qlora_tui.tui.widgets.helped import Help
 from qlora_tui.tui.widgets.lengths import length_lines
 from qlora_tui.tui.widgets.tokens import FORMS, row_text, row_title
+from qlora_tui.tui.widgets.words import Words
 
 if TYPE_CHECKING:
     from qlora_tui.data.inspection import Histogram
@@ -95,16 +96,16 @@ class DataStep(StepPane):
                     yield FieldRow(spec)
                 yield Static("Near at hand", classes="section", id="files-title", markup=False)
                 yield Choices(id="files", help=_FILES_HELP)
-                yield Static("", id="data-note", markup=False)
+                yield Words(id="data-note")
             with Vertical(id="data-right", classes="report"):
                 with Horizontal(id="row-line"):
-                    yield Static("", id="row-title", markup=False)
+                    yield Words(id="row-title")
                     yield FormCycle(FORMS, FORMS[0], id="row-form")
-                yield Static("", id="row-text", markup=False)
+                yield Words(id="row-text")
                 yield Static("Rows by length in tokens", classes="section", markup=False)
-                yield Static("", id="lengths", markup=False)
+                yield Words(id="lengths")
                 yield Static("Findings", classes="section", markup=False)
-                yield Static("", id="data-findings", markup=False)
+                yield Words(id="data-findings")
 
     def first_focus(self) -> Widget | None:
         if self.view.answers.data_chosen:
@@ -124,7 +125,7 @@ class DataStep(StepPane):
         text = answers.config.data.source if answers.data_chosen else ""
         if source.value != text and not source.has_focus:
             source.value = text
-        for row in self.query(FieldRow):
+        for row in self.query_one("#data-left").query_children(FieldRow):
             row.display = answers.data_chosen
             path = row.spec.path
             row.show(shown_text(answers, path), reason(path), problem(answers, row.spec))
@@ -136,25 +137,25 @@ class DataStep(StepPane):
 
     def _draw_report(self) -> None:
         seen, answers = self.view.seen, self.view.answers
-        self.query_one("#data-note", Static).update(Content("\n").join(_note(seen, answers)))
+        self.query_one("#data-note", Words).say(Content("\n").join(_note(seen, answers)))
         inspection = seen.inspection if seen else None
         row = seen.preview if seen else None
         for widget in self.query(".report"):
             widget.display = inspection is not None or row is not None
         if row is not None:
-            self.query_one("#row-title", Static).update(row_title(row))
+            self.query_one("#row-title", Words).say(row_title(row))
             trouble = Content.styled(f"! {one_line(row.problem, 300)}\n", "$warning") if row.problem else Content("")
-            self.query_one("#row-text", Static).update(trouble.append(row_text(row, self.query_one(FormCycle).value)))
+            self.query_one("#row-text", Words).say(trouble.append(row_text(row, self.query_one(FormCycle).value)))
         if inspection is not None:
             self.call_after_refresh(self._draw_lengths, inspection.histogram)
-            self.query_one("#data-findings", Static).update(Content("\n").join(finding_lines(inspection.findings)))
+            self.query_one("#data-findings", Words).say(Content("\n").join(finding_lines(inspection.findings)))
 
     def _draw_lengths(self, histogram: Histogram) -> None:
         """The bars, once it is known how wide they can be."""
         if not self.is_attached:
             return  # left in between
         lines = length_lines(histogram, self.query_one("#data-right").size.width)
-        self.query_one("#lengths", Static).update(Content("\n").join(lines))
+        self.query_one("#lengths", Words).say(Content("\n").join(lines))
 
     def _inspect(self) -> None:
         if self.view.answers.data_chosen:

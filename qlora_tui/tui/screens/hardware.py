@@ -25,6 +25,7 @@ from qlora_tui.tui.screens.pane import StepPane
 from qlora_tui.tui.view import View
 from qlora_tui.tui.widgets.choices import Choices
 from qlora_tui.tui.widgets.helped import Help
+from qlora_tui.tui.widgets.words import Words
 from qlora_tui.tui.words import gib
 
 _MARKS = {"ok": ("✓", "$success"), "warn": ("!", "$warning"), "fail": ("✗", "$error"), "skipped": ("–", "dim")}
@@ -58,11 +59,11 @@ class HardwareStep(StepPane):
     def compose(self) -> ComposeResult:
         yield Static("Where to train", classes="section", markup=False)
         yield Choices(id="devices", help=_HELP)
-        yield Static("", id="device-facts", markup=False)
+        yield Words(id="device-facts")
         yield Static("This machine", classes="section", markup=False)
-        yield Static("", id="machine", markup=False)
+        yield Words(id="machine")
         yield Static("Checks", classes="section", id="checks-title", markup=False)
-        yield Static("", id="findings", markup=False)
+        yield Words(id="findings")
 
     def entered(self) -> None:
         if self._findings is None and not self._checking and self.view.hardware is not None:
@@ -72,9 +73,9 @@ class HardwareStep(StepPane):
         hardware, device = self.view.hardware, self.view.device
         self._draw_devices(hardware)
         if device is not None:
-            self.query_one("#device-facts", Static).update(Content("\n").join(_facts(hardware, device)))
+            self.query_one("#device-facts", Words).say(Content("\n").join(_facts(hardware, device)))
         if hardware is not None:
-            self.query_one("#machine", Static).update(Content("\n").join(_machine(hardware)))
+            self.query_one("#machine", Words).say(Content("\n").join(_machine(hardware)))
             if self.is_on_screen and self._findings is None and not self._checking:
                 self.action_check()
         self._draw_findings()
@@ -113,12 +114,12 @@ class HardwareStep(StepPane):
         yield _device("plan", "Other", "Plan for another card" if not card else "Planned", what, chosen)
 
     def _draw_findings(self) -> None:
-        text = self.query_one("#findings", Static)
+        text = self.query_one("#findings", Words)
         if self._findings is None:
             words = "Checking the installation with a real 4-bit product …" if self._checking else "Press d to check."
-            text.update(Content.styled(words, "dim"))
+            text.say(Content.styled(words, "dim"))
         else:
-            text.update(Content("\n").join(_finding_lines(self._findings)))
+            text.say(Content("\n").join(_finding_lines(self._findings)))
 
     # Choosing
 

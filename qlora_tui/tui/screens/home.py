@@ -23,6 +23,7 @@ from qlora_tui.tui.widgets.choices import Choices
 from qlora_tui.tui.widgets.columns import fitted
 from qlora_tui.tui.widgets.helped import Help, Hint, help_for
 from qlora_tui.tui.widgets.key_footer import KeyFooter
+from qlora_tui.tui.widgets.words import Words
 
 if TYPE_CHECKING:
     from qlora_tui.runs.directory import RunDirectory
@@ -76,7 +77,7 @@ class HomeScreen(Screen[None]):
         with Vertical(id="home"):
             yield Static(self._banner(), id="banner", markup=False)
             yield Choices(id="begin", help=Help("Begin", "Enter or a click chooses; n begins anew from anywhere."))
-            yield Static("", id="runs-title", markup=False)
+            yield Words(id="runs-title")
             yield Choices(id="runs", help=_HELP_RUN)
         yield Hint()
         yield KeyFooter()
@@ -129,14 +130,14 @@ class HomeScreen(Screen[None]):
             self._draw_runs()
 
     def _draw_runs(self) -> None:
-        title, table = self.query_one("#runs-title", Static), self.query_one("#runs", Choices)
+        title, table = self.query_one("#runs-title", Words), self.query_one("#runs", Choices)
         table.display = title.display = bool(self._runs)
         if not self._runs:
             return
         place = table.highlighted
         live = sum(run.status == "running" for run in self._runs)
         words = f"Runs  {len(self._runs)}" + (f", {live} training now" if live else "")
-        title.update(Content.styled(words, "bold"))
+        title.say(Content.styled(words, "bold"))
         now, widths = self.application.services.now(), self._widths()
         heading = "  " + "".join(fitted(name, width) for name, width in widths.items())
         rows = (Option(_row(run, now, list(widths.values()))) for run in self._runs)

@@ -13,7 +13,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.widget import Widget
-from textual.widgets import Input, OptionList, Static
+from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 from textual.worker import get_current_worker
 
@@ -33,6 +33,7 @@ from qlora_tui.tui.widgets.choices import Choices
 from qlora_tui.tui.widgets.columns import fitted
 from qlora_tui.tui.widgets.helped import Help
 from qlora_tui.tui.widgets.memory_bar import VERDICTS
+from qlora_tui.tui.widgets.words import Words
 from qlora_tui.tui.words import count, gib
 
 _HELP = Help(
@@ -68,9 +69,9 @@ class ModelStep(StepPane):
         yield Input(
             placeholder="type to filter, or a folder, a .gguf file, owner/name", compact=True, id="model-filter"
         )
-        yield Static("", id="model-heading", markup=False)
+        yield Words(id="model-heading")
         yield Choices(id="models", help=_HELP)
-        yield Static("", id="model-facts", markup=False)
+        yield Words(id="model-facts")
 
     def first_focus(self) -> Widget | None:
         return self.query_one("#models")
@@ -165,7 +166,7 @@ class ModelStep(StepPane):
         models.set_options(options)
         sources = [option.id for option in options]
         models.highlighted = sources.index(kept) if kept in sources else 0 if sources else None
-        self.query_one("#model-heading", Static).update(self._heading(widths, len(found)))
+        self.query_one("#model-heading", Words).say(self._heading(widths, len(found)))
         self._draw_facts()
 
     def _widths(self) -> dict[str, int]:
@@ -220,7 +221,7 @@ class ModelStep(StepPane):
 
     def _draw_facts(self) -> None:
         model = self._under_cursor()
-        self.query_one("#model-facts", Static).update(Content("") if model is None else _facts(model))
+        self.query_one("#model-facts", Words).say(Content("") if model is None else _facts(model))
 
     # Acting
 

@@ -28,6 +28,7 @@ from qlora_tui.tui.view import View
 from qlora_tui.tui.widgets.form import FieldRow, reason
 from qlora_tui.tui.widgets.helped import Help
 from qlora_tui.tui.widgets.memory_bar import legend
+from qlora_tui.tui.widgets.words import Words
 from qlora_tui.tui.words import about, count, plural, value_text
 
 
@@ -74,7 +75,7 @@ class RecipeStep(StepPane):
             with Vertical(id="fields"):
                 for spec in FIELDS:
                     yield FieldRow(spec)
-            yield Static("", id="numbers", markup=False)
+            yield Words(id="numbers")
 
     def first_focus(self) -> Widget | None:
         return self.query_one("#field-adapter-rank")
@@ -82,12 +83,12 @@ class RecipeStep(StepPane):
     def draw(self) -> None:
         answers = self.view.answers
         chosen = preset_of(answers.config)
-        for button in self.query(PresetButton):
+        for button in self.query_one("#presets").query_children(PresetButton):
             button.set_class(button.id == f"preset-{chosen}", "-chosen")
-        for row in self.query(FieldRow):
+        for row in self.query_one("#fields").query_children(FieldRow):
             path = row.spec.path
             row.show(shown_text(answers, path), self._reason(path), problem(answers, row.spec))
-        self.query_one("#numbers", Static).update(Content("\n").join(_numbers(self.view)))
+        self.query_one("#numbers", Words).say(Content("\n").join(_numbers(self.view)))
 
     def _reason(self, path: str) -> str:
         """What ``auto`` becomes and why; else the schema's words."""

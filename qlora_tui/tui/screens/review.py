@@ -28,6 +28,7 @@ from qlora_tui.tui.screens.pane import StepPane
 from qlora_tui.tui.screens.question import error_screen
 from qlora_tui.tui.view import View
 from qlora_tui.tui.widgets.form import FieldRow, FieldSpec
+from qlora_tui.tui.widgets.words import Words
 
 _NAME = FieldSpec("name", "name", detail="Letters, digits, '.', '_' and '-'; it becomes the run's folder.")
 
@@ -55,18 +56,18 @@ class ReviewStep(StepPane):
             with Vertical(id="review-left"):
                 yield FieldRow(_NAME)
                 with Horizontal(id="taken"):
-                    yield Static("", id="taken-words", markup=False)
+                    yield Words(id="taken-words")
                     yield Button("", id="free-name", compact=True)
-                yield Static("", id="words", markup=False)
-                yield Static("", id="obstacles", markup=False)
+                yield Words(id="words")
+                yield Words(id="obstacles")
                 with Horizontal(id="start-row"):
                     yield Button("Start training", id="start", compact=True, variant="primary")
-                    yield Static("", id="start-note", markup=False)
+                    yield Words(id="start-note")
                 yield Static("Repeat it without these screens", classes="section", markup=False)
-                yield Static("", id="command", markup=False)
+                yield Words(id="command")
             with Vertical(id="review-right"):
                 yield Static("The same as a file", classes="section", markup=False)
-                yield Static("", id="yaml", markup=False)
+                yield Words(id="yaml")
 
     def first_focus(self) -> Widget | None:
         start = self.query_one("#start", Button)
@@ -77,19 +78,18 @@ class ReviewStep(StepPane):
     def draw(self) -> None:
         answers = self.view.answers
         self.query_one(FieldRow).show(shown_text(answers, "name"), "Name of the run's folder.", problem(answers, _NAME))
-        self.query_one("#words", Static).update(Content("\n").join(map(Content, sentences(self.view))))
+        self.query_one("#words", Words).say(Content("\n").join(map(Content, sentences(self.view))))
         self._draw_taken()
         missing = list(obstacles(self.view))
         lines = [Content.styled(f"✗ {line}", "$error") for line in missing]
-        self.query_one("#obstacles", Static).update(Content("\n").join(lines))
-        self.query_one("#obstacles").display = bool(missing)
+        self.query_one("#obstacles", Words).say(Content("\n").join(lines) if lines else None)
         start = self.query_one("#start", Button)
         start.disabled = bool(missing) or self._taken
         start.label = "Starting …" if self._starting else "Start training"
-        self.query_one("#yaml", Static).update(Content.styled(dump_config(answers.config), "dim"))
-        self.query_one("#command", Static).update(Content(self._command()))
+        self.query_one("#yaml", Words).say(Content.styled(dump_config(answers.config), "dim"))
+        self.query_one("#command", Words).say(Content(self._command()))
         note = "It comes up in a process of its own; this takes a few seconds." if self._starting else ""
-        self.query_one("#start-note", Static).update(note)
+        self.query_one("#start-note", Words).say(note)
 
     def _draw_taken(self) -> None:
         """Whether there is a run of this name, and what could be done about it."""
@@ -99,7 +99,7 @@ class ReviewStep(StepPane):
         self.query_one("#taken").display = self._taken
         if why is not None:
             words = f"✗ {one_line(why.why, 200)} Choose another name, or press u."
-            self.query_one("#taken-words", Static).update(Content.styled(words, "$error"))
+            self.query_one("#taken-words", Words).say(Content.styled(words, "$error"))
             self.query_one("#free-name", Button).label = Content(f"Call it {free_name(config)}")
 
     @on(Button.Pressed, "#free-name")

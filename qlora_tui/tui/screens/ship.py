@@ -24,6 +24,7 @@ from qlora_tui.tui.widgets.cycle import Cycle
 from qlora_tui.tui.widgets.helped import Help, Hint
 from qlora_tui.tui.widgets.key_footer import KeyFooter
 from qlora_tui.tui.widgets.rail import StepRail, station_keys
+from qlora_tui.tui.widgets.words import Words
 
 METHODS = {"as trained (exact)": "exact", "as published (standard)": "standard"}
 
@@ -65,21 +66,21 @@ class ShipScreen(StationScreen):
         yield KeyFooter()
 
     def _form(self) -> ComposeResult:
-        yield Static("", id="ship-head", markup=False)
+        yield Words(id="ship-head")
         yield Static("Merge into 16-bit weights", classes="section", markup=False)
         with Horizontal(classes="ship-row"):
             yield Static("base", classes="ship-label", markup=False)
             yield Cycle(list(METHODS), next(iter(METHODS)), id="ship-method")
             yield Button("Merge", id="ship-merge", compact=True, variant="primary")
-        yield Static("", id="ship-cost", markup=False)
-        yield Static("", id="ship-merged", markup=False)
+        yield Words(id="ship-cost")
+        yield Words(id="ship-merged")
         yield from self._push_form()
         yield Static("Serve", classes="section", markup=False)
         with Horizontal(classes="ship-row"):
             yield Static("with", classes="ship-label", markup=False)
             yield Cycle(["transformers"], "transformers", id="ship-server")
             yield Button("Copy", id="ship-copy", compact=True)
-        yield Static("", id="ship-snippet", markup=False)
+        yield Words(id="ship-snippet")
 
     def _push_form(self) -> ComposeResult:
         yield Static("Push to the hub", classes="section", markup=False)
@@ -95,7 +96,7 @@ class ShipScreen(StationScreen):
                 yield Static("token", classes="ship-label", markup=False)
                 yield Input(placeholder="that of hf auth login", password=True, compact=True, id="push-token")
                 yield Button("Push", id="push-go", compact=True)
-            yield Static("", id="push-note", markup=False)
+            yield Words(id="push-note")
 
     def field_help(self) -> Help:
         return Help(
@@ -129,7 +130,7 @@ class ShipScreen(StationScreen):
         if not self.is_mounted:
             return
         self._shipment = found
-        self.query_one("#ship-head", Static).update(found.head)
+        self.query_one("#ship-head", Words).say(found.head)
         self._draw_merge()
         self._offer("ship-server", [way.label for way in found.ways])
         self._offer("push-what", list(found.folders))
@@ -150,21 +151,21 @@ class ShipScreen(StationScreen):
         found = self._shipment
         if found is None:
             return
-        self.query_one("#ship-cost", Static).update(cost_text(found, self._method))
+        self.query_one("#ship-cost", Words).say(cost_text(found, self._method))
         merged = found.merges.get(self._method)
-        self.query_one("#ship-merged", Static).update(merge_text(merged) if merged else Content(""))
+        self.query_one("#ship-merged", Words).say(merge_text(merged) if merged else Content(""))
         self.query_one("#ship-merge", Button).label = "Merge again" if merged else "Merge"
 
     @on(Cycle.Changed, "#ship-server")
     def _draw_snippet(self) -> None:
         way = self._shipment.way(self.query_one("#ship-server", Cycle).value) if self._shipment else None
         if way is None:
-            self.query_one("#ship-snippet", Static).update("")
+            self.query_one("#ship-snippet", Words).say("")
             return
         text = Content(printable(way.snippet.text, 8000))
         if way.snippet.note:
             text = Content.styled(printable(way.snippet.note, 600) + "\n", "dim").append(text)
-        self.query_one("#ship-snippet", Static).update(text)
+        self.query_one("#ship-snippet", Words).say(text)
 
     # Merging
 
@@ -191,7 +192,7 @@ class ShipScreen(StationScreen):
         answer = await self._ask("merge", "ship-merged", values)
         if answer is not None:
             report = MergeReport.model_validate(answer["report"])
-            self.query_one("#ship-merged", Static).update(merge_text(report))
+            self.query_one("#ship-merged", Words).say(merge_text(report))
             self.notify("Merged.")
             self._read()
 
@@ -201,17 +202,17 @@ class ShipScreen(StationScreen):
 
     async def _ask(self, do: str, place: str, values: dict[str, Any]) -> dict[str, Any] | None:
         """Let the engine do something and show how it goes; None if it failed, which is shown too."""
-        note = self.query_one(f"#{place}", Static)
+        note = self.query_one(f"#{place}", Words)
         self._busy = f"The engine is busy ({do})."
         try:
             last: dict[str, Any] = {}
-            note.update(Content.styled("◌ starting the engine", "$primary"))
+            note.say(Content.styled("◌ starting the engine", "$primary"))
             async for event in self.session.request(do, **values):
                 last = event
                 if event["event"] == "progress":
-                    note.update(Content.styled(f"◌ {one_line(str(event.get('message', '')), 200)}", "$primary"))
+                    note.say(Content.styled(f"◌ {one_line(str(event.get('message', '')), 200)}", "$primary"))
         except QloraError as error:
-            note.update(Content.styled(f"✗ {one_line(error.what, 300)}", "$error"))
+            note.say(Content.styled(f"✗ {one_line(error.what, 300)}", "$error"))
             self.app.push_screen(error_screen(error, str(self.session.log)))
             return None
         finally:
@@ -250,7 +251,7 @@ class ShipScreen(StationScreen):
         answer = await self._ask("push", "push-note", values)
         if answer is not None:
             address = one_line(str(answer.get("address", "")), 200)
-            self.query_one("#push-note", Static).update(Content.styled(f"✓ {address}", "$success"))
+            self.query_one("#push-note", Words).say(Content.styled(f"✓ {address}", "$success"))
 
     # Other actions
 

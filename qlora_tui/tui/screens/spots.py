@@ -18,6 +18,7 @@ from qlora_tui.errors import QloraError
 from qlora_tui.text import one_line
 from qlora_tui.tui.conversation import REFUSALS, Spot, spot_of_row
 from qlora_tui.tui.spots import own_spots
+from qlora_tui.tui.widgets.words import Words
 
 FIRST_ROWS = 5
 ALL_REFUSALS, FIRST, ALL_OWN = "refusals", "first", "own"
@@ -44,7 +45,7 @@ class SpotScreen(ModalScreen[list[Spot] | None]):
         with Vertical(classes="dialog -tall"):
             yield Static("Spot checks", classes="dialog-title", markup=False)
             yield OptionList(id="spots")
-            yield Static("Reading the held-out rows …", id="spots-note", classes="muted", markup=False)
+            yield Words("Reading the held-out rows …", id="spots-note", classes="muted")
 
     def on_mount(self) -> None:
         self._list()
@@ -53,14 +54,14 @@ class SpotScreen(ModalScreen[list[Spot] | None]):
 
     @work(exclusive=True, exit_on_error=False)
     async def _read(self) -> None:
-        note = self.query_one("#spots-note", Static)
+        note = self.query_one("#spots-note", Words)
         try:
             found = [spot_of_row(row) for row in await self._fetch()]
         except QloraError as error:
-            note.update(f"No held-out rows: {one_line(error.what + ' ' + error.why, 300)}")
+            note.say(f"No held-out rows: {one_line(error.what + ' ' + error.why, 300)}")
             return
         self._rows = [spot for spot in found if spot is not None]
-        note.update("Each is asked alone, without what was said before." if self._rows else "The run held out no rows.")
+        note.say("Each is asked alone, without what was said before." if self._rows else "The run held out no rows.")
         self._list()
 
     def _list(self) -> None:

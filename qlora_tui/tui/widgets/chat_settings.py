@@ -13,6 +13,7 @@ from qlora_tui.text import one_line
 from qlora_tui.tui.conversation import SIDES, Sampling, Sides
 from qlora_tui.tui.widgets.cycle import Cycle
 from qlora_tui.tui.widgets.helped import Help
+from qlora_tui.tui.widgets.words import Words
 
 _FIELDS: Final = {
     "system": ("system prompt", "", "The system turn. Empty is none; it starts as the run's."),
@@ -58,7 +59,7 @@ class ChatSettings(VerticalScroll, can_focus=False):
             yield Static(title, classes="set-label", markup=False)
             with Horizontal(classes="set-row"):
                 yield SettingInput(key)
-        yield Static("", id="set-problem", markup=False)
+        yield Words(id="set-problem")
 
     def defaults(self, system: Any, seed: Any) -> None:
         """Show the run's own system prompt and seed, unless something was typed."""
@@ -74,7 +75,7 @@ class ChatSettings(VerticalScroll, can_focus=False):
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
         self._touched.add((event.input.id or "").removeprefix("set-"))
-        self.query_one("#set-problem", Static).update(self.problem or "")
+        self.query_one("#set-problem", Words).say(self.problem or "")
 
     def focus_first(self) -> None:
         """Put the focus on the first value."""

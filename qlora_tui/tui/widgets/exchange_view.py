@@ -13,6 +13,7 @@ from textual.widgets import Markdown, Static
 
 from qlora_tui.text import printable
 from qlora_tui.tui.conversation import Exchange, Side
+from qlora_tui.tui.widgets.words import Words
 
 Write = Callable[[str], Awaitable[None]]
 
@@ -32,7 +33,7 @@ class ReplyView(Vertical):
         self.side = side
 
     def compose(self) -> ComposeResult:
-        yield Static(self._head(""), classes="reply-head", markup=False)
+        yield Words(self._head(""), classes="reply-head")
         yield Markdown("", open_links=False)
 
     def _head(self, summary: str) -> Content:
@@ -41,7 +42,7 @@ class ReplyView(Vertical):
 
     def summarise(self, text: str) -> None:
         """Say how the answer came."""
-        self.query_one(".reply-head", Static).update(self._head(text))
+        self.query_one(".reply-head", Words).say(self._head(text))
 
 
 class ExchangeView(Vertical):

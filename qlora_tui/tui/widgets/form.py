@@ -17,6 +17,7 @@ from qlora_tui.config_schema import description as setting_description
 from qlora_tui.text import one_line
 from qlora_tui.tui.widgets.cycle import Cycle
 from qlora_tui.tui.widgets.helped import Help
+from qlora_tui.tui.widgets.words import Words
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class FieldRow(Horizontal):
             yield Cycle(self.spec.options, self.spec.options[0], id=self.spec.id)
         else:
             yield FieldInput(asks=True, id=self.spec.id)
-        yield Static("", classes="field-reason", markup=False)
+        yield Words(classes="field-reason")
 
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
@@ -109,8 +110,8 @@ class FieldRow(Horizontal):
         if (reason, problem) != (self._reason, self._problem):
             self._reason, self._problem = reason, problem
             self.set_class(bool(problem), "-invalid")
-            note = self.query_one(".field-reason", Static)
-            note.update(Content.styled(f"✗ {problem}", "$error") if problem else Content(one_line(reason)))
+            note = self.query_one(".field-reason", Words)
+            note.say(Content.styled(f"✗ {problem}", "$error") if problem else Content(one_line(reason)))
 
     def _show_text(self, editor: Input, text: str) -> None:
         """Show a value, but correct nobody who is typing with an earlier text or another spelling."""

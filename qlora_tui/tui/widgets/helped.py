@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from textual.content import Content
 from textual.dom import DOMNode
 from textual.widget import Widget
-from textual.widgets import Static
+
+from qlora_tui.tui.widgets.words import Words
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +33,17 @@ def help_for(widget: Widget | None) -> Help | None:
     return None
 
 
-class Hint(Static):
+class Hint(Words):
     """One line (a panel on very wide terminals) on whatever has the focus."""
 
     def __init__(self) -> None:
-        super().__init__(id="hint", markup=False)
+        super().__init__(id="hint")
 
     def show(self, found: Help | None) -> None:
         if found is None:
-            self.update("")
+            self.say("")
             return
         text = Content.styled(found.title, "bold $primary").append(Content("  " + found.line))
         if found.more:
             text = text.append(Content.styled("\n\n" + found.more, "dim"))
-        self.update(text)
+        self.say(text)

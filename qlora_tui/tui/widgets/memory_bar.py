@@ -5,10 +5,10 @@ from __future__ import annotations
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
-from textual.widgets import Static
 
 from qlora_tui.memory.fit import Fit
 from qlora_tui.tui.fit_view import OVERHEAD, parts
+from qlora_tui.tui.widgets.words import Words
 from qlora_tui.tui.words import GIB, gib
 
 FILLS = {"weights": "█", "adapter": "▓", "activations": "▒", "loss": "░", OVERHEAD: "▚"}
@@ -78,8 +78,8 @@ class MemoryBar(Vertical):
         self._shown: tuple[Fit | None, str] = (None, "")
 
     def compose(self) -> ComposeResult:
-        yield Static(id="memory-blocks", markup=False)
-        yield Static(id="memory-words", markup=False)
+        yield Words(id="memory-blocks")
+        yield Words(id="memory-words")
 
     def show(self, fit: Fit | None, missing: str = "") -> None:
         """Draw a fit, or say in words why there is none."""
@@ -91,14 +91,14 @@ class MemoryBar(Vertical):
 
     def _draw(self) -> None:
         fit, missing = self._shown
-        blocks, text = self.query_one("#memory-blocks", Static), self.query_one("#memory-words", Static)
+        blocks, text = self.query_one("#memory-blocks", Words), self.query_one("#memory-words", Words)
         width = max(10, self.content_size.width)
         if fit is None:
-            blocks.update(Content.styled("·" * width, "dim"))
-            text.update(Content.styled(missing, "dim"))
+            blocks.say(Content.styled("·" * width, "dim"))
+            text.say(Content.styled(missing, "dim"))
             return
-        blocks.update(bar(fit, width))
-        text.update(words(fit))
+        blocks.say(bar(fit, width))
+        text.say(words(fit))
 
 
 def legend(fit: Fit) -> Content:

@@ -24,8 +24,7 @@ class RailItem(Words):
     """One station."""
 
     def __init__(self, station: Station) -> None:
-        super().__init__(id=f"rail-{station.name}")
-        self.add_class("rail-item")
+        super().__init__(id=f"rail-{station.name}", classes="rail-item")
         self.station = station
 
     def on_click(self, event: Click) -> None:
@@ -70,7 +69,7 @@ class StepRail(Container):
 
     def _draw(self) -> None:
         wide = self.size.width > 12 and self.size.height > 3
-        for item in self.query(RailItem):
+        for item in self.query_children(RailItem):
             number = item.station.number
             state = "current" if number == self._current else "done" if number in self._answers else "open"
             blocked = item.station.needs_run and not self._with_run

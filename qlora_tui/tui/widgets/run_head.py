@@ -39,8 +39,8 @@ class RunHead(Vertical):
         self._run_name = run_name
 
     def compose(self) -> ComposeResult:
-        yield Words(id="run-head", fixed=True)
-        yield Words(id="run-phases", fixed=True)
+        yield Words(id="run-head")
+        yield Words(id="run-phases")
         yield ProgressBar(id="run-bar", show_eta=False, show_percentage=False)
         yield Words(id="run-trouble")
         yield Words(id="run-result")

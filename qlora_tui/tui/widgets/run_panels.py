@@ -64,7 +64,7 @@ class RunPanels(Vertical):
                 with VerticalScroll(id="advice"):
                     yield Words(id="advice-text")
                 yield _Log(id="log", max_lines=LOG_LINES, wrap=True, min_width=20)
-            yield Words(id="tail", fixed=True)
+            yield Words(id="tail")
 
     def on_mount(self) -> None:
         self.watch(self.app, "theme", self._take_theme, init=False)

@@ -70,7 +70,7 @@ class Tiles(Horizontal):
     def show(self, readings: Sequence[Reading]) -> None:
         """Draw these readings; tiles that are left over disappear."""
         self.set_class(len(readings) == 5, "-five")
-        for number, tile in enumerate(self.query(Tile)):
+        for number, tile in enumerate(self.query_children(Tile)):
             if tile.display != (number < len(readings)):
                 tile.display = number < len(readings)
             if number < len(readings):

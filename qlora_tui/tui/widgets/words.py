@@ -1,4 +1,4 @@
-"""A text that costs nothing while it stays the same."""
+"""A text that costs nothing while it stays the same, and no layout while its size does."""
 
 from __future__ import annotations
 
@@ -7,21 +7,35 @@ from textual.widgets import Static
 
 
 class Words(Static):
-    """Foreign text is welcome: nothing in it is read as markup.
+    """Foreign text is welcome: nothing in it is read as markup."""
 
-    Args:
-        fixed: Its height is given by the stylesheet, so a new text needs no new layout.
-    """
+    def __init__(
+        self,
+        text: Content | str = "",
+        *,
+        id: str | None = None,  # noqa: A002
+        classes: str | None = None,
+    ) -> None:
+        self._said = _content(text)
+        super().__init__(self._said, id=id, classes=classes, markup=False)
 
-    def __init__(self, *, id: str, fixed: bool = False) -> None:  # noqa: A002
-        super().__init__("", id=id, markup=False)
-        self._fixed = fixed
-        self._said = Content("")
-
-    def say(self, text: Content | None) -> None:
+    def say(self, text: Content | str | None) -> None:
         """Show a text, if it is not there already; None takes the widget away."""
         if (text is None) == self.display:
             self.display = text is not None
-        if text is not None and text != self._said:
-            self._said = text
-            self.update(text, layout=not self._fixed)
+        if text is None or (said := _content(text)) == self._said:
+            return
+        before, self._said = self._said, said
+        self.update(said, layout=self._resizes(before, said))
+
+    def _resizes(self, before: Content, after: Content) -> bool:
+        """Whether the layout of the screen can change with the text."""
+        width = self.content_size.width
+        if self.styles.is_auto_width or not width:
+            return True
+        rules = self.styles.get_rules()
+        return self.styles.is_auto_height and before.get_height(rules, width) != after.get_height(rules, width)
+
+
+def _content(text: Content | str) -> Content:
+    return Content(text) if isinstance(text, str) else text

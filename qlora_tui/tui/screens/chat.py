@@ -102,7 +102,6 @@ class ChatScreen(StationScreen):
         self.query_one("#talk-empty", Words).say(
             "Ask something below. F4 has held-out rows with their right answers, and questions of your own."
         )
-        self.query_one(ChatSettings).set_class(self.app.size.width < 110, "-away")
         self.query_one(Hint).show(self.field_help())
         self.query_one(Prompt).focus()
         self._begin()
@@ -229,8 +228,10 @@ class ChatScreen(StationScreen):
 
     def action_settings(self) -> None:
         settings = self.query_one(ChatSettings)
-        settings.toggle_class("-away")
-        if settings.has_class("-away"):
+        shown = settings.display
+        settings.set_class(shown, "-away")  # from now on as the person wants it, and not by the room there is
+        settings.set_class(not shown, "-wanted")
+        if shown:
             self.query_one(Prompt).focus()
         else:
             settings.focus_first()

@@ -43,7 +43,6 @@ class ChatSettings(VerticalScroll, can_focus=False):
 
     DEFAULT_CSS = """
     ChatSettings { width: 30; padding: 0 1; background: $surface; }
-    ChatSettings.-away { display: none; }
     ChatSettings .set-label { color: $text-muted; height: 1; margin-top: 1; }
     ChatSettings #set-problem { color: $error; height: auto; margin-top: 1; }
     """

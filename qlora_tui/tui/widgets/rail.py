@@ -55,7 +55,8 @@ class StepRail(Container):
         self._draw()
 
     def on_resize(self) -> None:
-        self._draw()
+        # Not before the layout that a new size brings is over: it would keep the sizes of the texts before (Textual 8.2).
+        self.call_after_refresh(self._draw)
 
     def show(self, current: int, answers: Mapping[int, str], *, with_run: bool = False) -> None:
         """Mark the current station and those that are answered.

@@ -32,6 +32,11 @@ class RunCharts(Container):
         yield MetricChart("loss", "chart-loss")
         yield MetricChart("learning rate", "chart-rate")
 
+    @property
+    def width(self) -> int:
+        """Cells from side to side of a chart; 0 before it is laid out."""
+        return self.query_one("#chart-loss").size.width
+
     def toggle_scale(self) -> None:
         """Between the loss and its logarithm."""
         self._logarithmic = not self._logarithmic

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Container, Vertical, VerticalScroll
+from textual.message import Message
 from textual.widgets import ContentSwitcher, RichLog
 from textual.worker import get_current_worker
 
@@ -33,6 +34,16 @@ class _Log(OneStyle, RichLog):
     """The log's lines."""
 
 
+class _Tail(Words):
+    """The end of the log, as much of it as there is room for."""
+
+    class Resized(Message):
+        """There is room for more or fewer lines."""
+
+    def on_resize(self) -> None:
+        self.post_message(self.Resized())
+
+
 class RunPanels(Vertical):
     """Draws what its follower has read, and only in the panel that is shown.
 
@@ -43,10 +54,8 @@ class RunPanels(Vertical):
     def __init__(self, follower: Follower) -> None:
         super().__init__(id="run-panels")
         self._follower = follower
-        self.charted = -1
-        """The state of the view that the curves were drawn from."""
-        self._plain = False
-        """Whether the curves were drawn without braille."""
+        self._charted: tuple[int, bool, int] | None = None
+        """The state of the view that the curves were drawn from, whether without braille, and for what width."""
         self._chart_time = 0.0
         self._line = 0
         self._sample: Told | None = None
@@ -64,14 +73,11 @@ class RunPanels(Vertical):
                 with VerticalScroll(id="advice"):
                     yield Words(id="advice-text")
                 yield _Log(id="log", max_lines=LOG_LINES, wrap=True, min_width=20)
-            yield Words(id="tail")
+            yield _Tail(id="tail")
 
     def on_mount(self) -> None:
         self.watch(self.app, "theme", self._take_theme, init=False)
         self._add_charts()
-
-    def on_resize(self) -> None:
-        self.charted = -1  # how much fits is another matter now
 
     def _take_theme(self) -> None:
         self.call_after_refresh(self.redraw_charts)  # their colours are not those of a stylesheet
@@ -90,9 +96,16 @@ class RunPanels(Vertical):
         self.tabs.refresh()
         self.call_after_refresh(self.show_charts)
 
+    @on(_Tail.Resized)
+    def _say_tail(self) -> None:
+        tail = self.query_one(_Tail)
+        with self._follower.lock:
+            if tail.display and not self._follower.condition.behind:
+                tail.say(run_words.tail_text(self._follower.view, tail.size.height or 5))
+
     def _show_tail(self, wanted: bool) -> None:
         # Not by a class: styles are applied a moment later, and everything would be laid out and drawn twice.
-        tail = self.query_one("#tail", Words)
+        tail = self.query_one(_Tail)
         if not wanted:
             tail.display = False
         elif tail.styles.inline.clear_rule("display"):
@@ -100,14 +113,12 @@ class RunPanels(Vertical):
 
     def show(self) -> None:
         """Draw the chosen panel, except for the curves; the others are drawn when they are chosen."""
-        tail = self.query_one("#tail", Words)
         with self._follower.lock:
             view, condition = self._follower.view, self._follower.condition
             self.tabs.count("advice", len(view.advice))
             self.tabs.count("samples", len(view.samples))
             self._show_panel(view, condition)
-            if tail.display and not condition.behind:
-                tail.say(run_words.tail_text(view, tail.size.height or 5))
+            self._say_tail()
 
     def _show_panel(self, view: RunView, condition: Condition) -> None:
         match self.tabs.chosen:
@@ -158,6 +169,11 @@ class RunPanels(Vertical):
         return cast("RunCharts", found[0]) if found else None
 
     @property
+    def charted(self) -> int:
+        """The state of the view that the curves were drawn from; -1 before the first."""
+        return -1 if self._charted is None else self._charted[0]
+
+    @property
     def charts_due(self) -> bool:
         """Whether the last picture of the curves is old enough for a new one."""
         return time.monotonic() - self._chart_time >= CHART_SECONDS
@@ -169,13 +185,14 @@ class RunPanels(Vertical):
             return
         with self._follower.lock:
             view, plain = self._follower.view, cast("QloraApp", self.app).ascii_only
-            if (view.changes, plain) != (self.charted, self._plain):
-                self.charted, self._plain, self._chart_time = view.changes, plain, time.monotonic()
+            state = (view.changes, plain, charts.width)
+            if charts.width and state != self._charted:
+                self._charted, self._chart_time = state, time.monotonic()
                 charts.show(view, self.other, plain=plain)
 
     def redraw_charts(self) -> None:
         """Draw the curves again, as they look different now."""
-        self.charted = -1
+        self._charted = None
         self.show_charts()
 
     def compare_with(self, other: Other | None) -> None:

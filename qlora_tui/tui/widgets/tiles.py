@@ -49,9 +49,10 @@ class Tile(Widget):
         words = Content.assemble(
             (f"{reading.label} ", "dim"), (reading.value, f"bold ${reading.tone}" if reading.tone else "bold")
         )
-        if self.size.height < 2 or len(reading.recent) < 2:
+        width, height = self.size
+        if height < 2 or width < 1 or len(reading.recent) < 2:
             return words
-        return Content("\n").join([words, Content.styled(bars(reading.recent, self.size.width), "$primary 50%")])
+        return Content("\n").join([words, Content.styled(bars(reading.recent, width), "$primary 50%")])
 
 
 class Tiles(Horizontal):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -13,39 +12,18 @@ from benchmarks.errors.cases import ALL_CASES
 from benchmarks.errors.place import CannotStage
 from qlora_tui.errors import ExitCode
 
-AT_ONCE = 2
-"""Cases run side by side, since each mostly waits for libraries to be imported."""
-
-Outcomes = dict[str, Future[Outcome]]
-
 
 def each(*, full: bool) -> list[object]:
     marks = [pytest.mark.full] if full else []
     return [pytest.param(case, id=case.name, marks=marks) for case in ALL_CASES if case.full == full]
 
 
-@pytest.fixture(scope="session")
-def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
-    """The outcomes of all selected cases, computed a few at a time while the tests go through them in order."""
-    specs = (getattr(item, "callspec", None) for item in request.session.items)
-    cases = (spec.params.get("case") for spec in specs if spec is not None)
-    chosen = {case.name: case for case in cases if isinstance(case, Case)}
-    folders = {name: tmp_path_factory.mktemp("case") for name in chosen}
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {name: pool.submit(run_case, case, folders[name]) for name, case in chosen.items()}
-        pool.shutdown(cancel_futures=True)
-
-
-def outcome_of(case: Case, outcomes: Outcomes) -> Outcome:
+@pytest.mark.parametrize("case", [*each(full=False), *each(full=True)])
+def test_bad_input_is_told(case: Case, tmp_path: Path) -> None:
     try:
-        return outcomes[case.name].result()
+        outcome = run_case(case, tmp_path)
     except CannotStage as reason:
         pytest.skip(str(reason))
-
-
-@pytest.mark.parametrize("case", [*each(full=False), *each(full=True)])
-def test_bad_input_is_told(case: Case, outcomes: Outcomes) -> None:
-    outcome = outcome_of(case, outcomes)
     assert outcome.faults(case) == [], f"{outcome.stdout}\n{outcome.stderr}"
 
 

@@ -90,3 +90,22 @@ def test_the_settings_of_the_chat_come_with_the_room_until_they_are_asked_for(tm
         assert [await shown(size) for size in (MIDDLE, SMALL, LARGE)] == [False, False, False]
 
     drive(app, steps, SMALL)
+
+
+@pytest.mark.parametrize("key", ["ctrl+p", "f10", "f4", "question_mark"])
+def test_dialogs_survive_a_terminal_that_shows_next_to_nothing(tmp_path: Path, key: str) -> None:
+    app, run = application(), Story(alive=False, end="completed", adapter=True).write(tmp_path)
+
+    async def steps(pilot: Pilot[str]) -> None:
+        app._show_alone(ChatScreen(run, StandInSession()))  # type: ignore[arg-type]
+        await settle(pilot)
+        app.screen.set_focus(None)
+        await pilot.press(key)
+        await settle(pilot)
+        below = len(app.screen_stack)
+        assert below > 2
+        for width in (*range(14, 0, -1), 80):
+            await pilot.resize_terminal(width, 10)
+        assert len(app.screen_stack) == below
+
+    drive(app, steps, SMALL)

@@ -52,6 +52,7 @@ class Terminal:
         if self.process == 0:
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
             colours = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
+            os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # who installs a program has its bytecode
             os.chdir(folder)
             os.execvpe(command[0], list(command), {**os.environ, **colours, **environment})
 

@@ -9,6 +9,7 @@ from typing import Self
 
 import pytest
 from textual.app import App, ComposeResult
+from textual.content import Content
 from textual.geometry import Region
 from textual.pilot import Pilot
 from tui_helpers import application, drive, press, screen_text
@@ -58,6 +59,16 @@ def test_the_same_text_costs_nothing() -> None:
     async def steps(pilot: Pilot[None], words: Counting) -> None:
         words.say("one line")
         assert words.paints == 0
+
+    read(steps, "above")
+
+
+def test_another_colour_is_another_text() -> None:
+    async def steps(pilot: Pilot[None], words: Counting) -> None:
+        words.say(Content.styled("one line", "bold"))
+        await pilot.pause()
+        assert words.paints > 0
+        assert any(segment.style.bold for segment in words.render_line(0) if segment.style is not None)
 
     read(steps, "above")
 

@@ -55,7 +55,7 @@ class StepRail(Container):
         self._draw()
 
     def on_resize(self) -> None:
-        # Not before the layout that a new size brings is over: it would keep the sizes of the texts before (Textual 8.2).
+        # After the layout that a new size brings, which would keep the sizes of the texts before (Textual 8.2).
         self.call_after_refresh(self._draw)
 
     def show(self, current: int, answers: Mapping[int, str], *, with_run: bool = False) -> None:

@@ -23,7 +23,7 @@ class Words(Static):
         """Show a text, if it is not there already; None takes the widget away."""
         if (text is None) == self.display:
             self.display = text is not None
-        if text is None or (said := _content(text)) == self._said:
+        if text is None or (said := _content(text)).is_same(self._said):
             return
         before, self._said = self._said, said
         self.update(said, layout=self._resizes(before, said))

@@ -10,7 +10,7 @@ from run_stories import HOSTILE, Story
 from stand_in_session import StandInSession
 from textual.pilot import Pilot
 from textual.widgets import Input, Markdown
-from tui_helpers import Machine, application, drive, press, screen_text, settle, wait_for
+from tui_helpers import Machine, application, drive, press, screen_text, settle, shows, wait_for
 
 from qlora_tui.errors import RunError
 from qlora_tui.runs.directory import RunDirectory
@@ -56,10 +56,6 @@ def chat(
         await steps(pilot, screen)
 
     drive(app, begin, size)
-
-
-def shows(pilot: Pilot[str], *texts: str) -> Callable[[], bool]:
-    return lambda: all(text in screen_text(pilot.app) for text in texts)  # type: ignore[arg-type]
 
 
 def answers(screen: ChatScreen) -> list[str]:

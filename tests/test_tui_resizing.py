@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from run_stories import Story
 from stand_in_session import StandInSession
 from textual.pilot import Pilot
-from tui_helpers import application, drive, screen_text, settle, wait_for
+from tui_helpers import CHOSEN, LARGE, MIDDLE, SMALL, application, drive, screen_text, settle, shows, wait_for
 
-from qlora_tui.tui.answers import Answers
 from qlora_tui.tui.app import QloraApp
 from qlora_tui.tui.screens.chat import ChatScreen
 from qlora_tui.tui.screens.train import TrainScreen
 
-ANSWERED = replace(Answers().with_value("model.source", "Qwen/Qwen3-8B"), model_chosen=True)
-SMALL, MIDDLE, LARGE, TINY = (80, 24), (120, 36), (200, 50), (60, 20)
+TINY = (60, 20)
 
 Size = tuple[int, int]
 
@@ -38,7 +35,7 @@ def test_a_step(step: int, home: Size, through: tuple[Size, ...]) -> None:
     app = application()
 
     async def steps(pilot: Pilot[str]) -> None:
-        app.change(ANSWERED)
+        app.change(CHOSEN)
         app.open_wizard(step)
         await settle(pilot)
         await there_and_back(pilot, home, *through)
@@ -53,7 +50,7 @@ def test_a_run(tmp_path: Path, home: Size, through: tuple[Size, ...]) -> None:
     async def steps(pilot: Pilot[str]) -> None:
         screen = TrainScreen(run)
         app._show_alone(screen)
-        await wait_for(pilot, lambda: "smoothed" in screen_text(app), "the curves")
+        await wait_for(pilot, shows(pilot, "smoothed"), "the curves")
         await wait_for(pilot, lambda: screen.panels.charted == screen.follower.view.changes > 0, "all of them")
         await settle(pilot)
         await there_and_back(pilot, home, *through)
@@ -66,7 +63,7 @@ def test_a_run_that_is_over_fills_the_room_for_its_log(tmp_path: Path) -> None:
 
     async def steps(pilot: Pilot[str]) -> None:
         app._show_alone(TrainScreen(run))
-        await wait_for(pilot, lambda: "prepare: started" in screen_text(app), "the log from its beginning")
+        await wait_for(pilot, shows(pilot, "prepare: started"), "the log from its beginning")
 
     drive(app, steps, LARGE)
 
@@ -81,7 +78,7 @@ def test_the_settings_of_the_chat_come_with_the_room_until_they_are_asked_for(tm
         async def shown(size: Size) -> bool:
             await pilot.resize_terminal(*size)
             await settle(pilot)
-            return "temperature" in screen_text(app)
+            return shows(pilot, "temperature")()
 
         assert [await shown(size) for size in (SMALL, MIDDLE, SMALL)] == [False, True, False]
         await pilot.press("f2")

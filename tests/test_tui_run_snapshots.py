@@ -15,7 +15,7 @@ from textual.content import Content
 from textual.pilot import Pilot
 from textual.screen import Screen
 from textual.widgets import Input, TextArea
-from tui_helpers import Machine, application, press, settle, wait_for
+from tui_helpers import LARGE, MIDDLE, SMALL, Machine, application, press, settle, wait_for
 
 from qlora_tui.paths import cache_directory
 from qlora_tui.runs.directory import RunDirectory
@@ -26,7 +26,6 @@ from qlora_tui.tui.screens.train import TrainScreen
 
 pytestmark = pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the pictures are those of Python 3.11")
 
-SMALL, MIDDLE, LARGE = (80, 24), (120, 36), (200, 50)
 DARK, LIGHT = "qlora-dark", "qlora-light"
 Compare = Callable[..., bool]
 Steps = Callable[[Pilot[str]], Awaitable[None]]

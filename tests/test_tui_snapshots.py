@@ -14,7 +14,10 @@ from tui_helpers import (
     CHOSEN,
     HOSTILE_INSPECTION,
     INSPECTION,
+    LARGE,
+    MIDDLE,
     NOW,
+    SMALL,
     Machine,
     application,
     card,
@@ -30,7 +33,6 @@ from qlora_tui.tui.inspecting import Stage
 
 pytestmark = pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the pictures are those of Python 3.11")
 
-SMALL, MIDDLE, LARGE = (80, 24), (120, 36), (200, 50)
 DARK, LIGHT, TERMINAL = "qlora-dark", "qlora-light", "ansi-dark"
 SIZES = pytest.mark.parametrize("size", [SMALL, MIDDLE, LARGE], ids=lambda size: f"{size[0]}x{size[1]}")
 Compare = Callable[..., bool]

@@ -15,7 +15,7 @@ from run_stories import HOSTILE, Story, abandon, claim, make_adapter
 from textual.pilot import Pilot
 from textual.widget import Widget
 from textual.widgets import RichLog, Static
-from tui_helpers import Machine, application, drive, overview, press, screen_text, settle, wait_for
+from tui_helpers import Machine, application, drive, overview, press, screen_text, settle, shows, wait_for
 
 from qlora_tui.runs import launch
 from qlora_tui.runs.directory import RunDirectory
@@ -56,10 +56,6 @@ def watch(run: RunDirectory, steps: Steps, size: tuple[int, int] = (120, 36), ap
 
     drive(app, session, size)
     return app
-
-
-def shows(pilot: Pilot[str], *texts: str) -> Callable[[], bool]:
-    return lambda: all(text in screen_text(pilot.app) for text in texts)  # type: ignore[arg-type]
 
 
 # --- what is shown

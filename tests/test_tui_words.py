@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Self
 
 import pytest
@@ -12,9 +11,8 @@ from textual.app import App, ComposeResult
 from textual.content import Content
 from textual.geometry import Region
 from textual.pilot import Pilot
-from tui_helpers import application, drive, press, screen_text
+from tui_helpers import CHOSEN, application, drive, press, screen_text
 
-from qlora_tui.tui.answers import Answers
 from qlora_tui.tui.app import QloraApp
 from qlora_tui.tui.screens.wizard import WizardScreen
 from qlora_tui.tui.widgets.words import Words
@@ -146,7 +144,7 @@ def test_a_key_in_the_recipe_draws_only_what_it_changes(monkeypatch: pytest.Monk
 
     async def steps(pilot: Pilot[str]) -> None:
         app: QloraApp = pilot.app  # type: ignore[assignment]
-        app.change(replace(Answers().with_value("model.source", "Qwen/Qwen3-8B"), model_chosen=True))
+        app.change(CHOSEN.with_value("model.source", "Qwen/Qwen3-8B"))  # large enough for the rank to count
         app.open_wizard(4)
         await press(pilot)
         bar = app.screen.query_one("#memory-words", Words)

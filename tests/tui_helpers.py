@@ -52,6 +52,8 @@ def card(
 
 
 CARD = card()
+SMALL, MIDDLE, LARGE = (80, 24), (120, 36), (200, 50)
+"""Terminals, in columns and rows."""
 
 _RECIPE = with_values(Answers().config, {"data.source": "/data/spam.jsonl", "name": "spam"})
 CHOSEN = Answers(_RECIPE, model_chosen=True, step=5)
@@ -251,6 +253,11 @@ async def wait_for(pilot: Pilot[str], condition: Callable[[], bool], message: st
 def screen_text(app: QloraApp) -> str:
     """What is on the screen, as plain text."""
     return "\n".join(strip.text.rstrip() for strip in app.screen._compositor.render_strips())
+
+
+def shows(pilot: Pilot[str], *texts: str) -> Callable[[], bool]:
+    """Whether all of these are on the screen, to be asked again and again."""
+    return lambda: all(text in screen_text(pilot.app) for text in texts)  # type: ignore[arg-type]
 
 
 def focused(app: QloraApp) -> Widget:

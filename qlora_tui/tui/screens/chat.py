@@ -30,6 +30,8 @@ from qlora_tui.tui.widgets.prompt import Prompt
 from qlora_tui.tui.widgets.rail import StepRail, station_keys
 from qlora_tui.tui.widgets.words import Words
 
+_EMPTY = "Ask something below. F4 has held-out rows with their right answers, and questions of your own."
+
 
 class ChatScreen(StationScreen):
     """A conversation with what was trained.
@@ -83,7 +85,7 @@ class ChatScreen(StationScreen):
                 yield Words(id="chat-head")
                 with Horizontal(id="chat-main"):
                     with VerticalScroll(id="talk", can_focus=False):
-                        yield Words(id="talk-empty", classes="muted")
+                        yield Words(_EMPTY, id="talk-empty", classes="muted")
                     yield ChatSettings()
                 yield Prompt(id="prompt")
                 yield Hint()
@@ -99,9 +101,6 @@ class ChatScreen(StationScreen):
 
     def on_mount(self) -> None:
         self.query_one("#talk", VerticalScroll).anchor()
-        self.query_one("#talk-empty", Words).say(
-            "Ask something below. F4 has held-out rows with their right answers, and questions of your own."
-        )
         self.query_one(Hint).show(self.field_help())
         self.query_one(Prompt).focus()
         self._begin()

@@ -17,7 +17,6 @@ from textual.containers import Grid, Vertical
 from textual.content import Content
 from textual.events import Resize
 from textual.geometry import Size
-from textual.widgets import Static
 from textual_hires_canvas import Canvas
 from textual_plot import HiResMode, PlotWidget
 from textual_plot.axis_formatter import NumericAxisFormatter
@@ -25,6 +24,7 @@ from textual_plot.plot_widget import Legend
 
 from qlora_tui.runs.series import Curve
 from qlora_tui.tui.widgets.one_style import OneStyle
+from qlora_tui.tui.widgets.words import Words
 
 Look = Literal["faint", "main", "points", "second", "second-points"]
 # Colour of the theme, sign in the legend, and marker where there is no braille.
@@ -148,7 +148,7 @@ class MetricChart(Vertical):
         self._plain = False
 
     def compose(self) -> ComposeResult:
-        yield Static(Content(self._title), classes="chart-legend")
+        yield Words(self._title, classes="chart-legend")
         yield _Plot()
 
     @property
@@ -174,7 +174,7 @@ class MetricChart(Vertical):
     def draw(self) -> None:
         """Draw what :meth:`show` was given last."""
         plot = self.query_one(_Plot)
-        self.query_one(".chart-legend", Static).update(self._legend(), layout=False)
+        self.query_one(".chart-legend", Words).say(self._legend())
         with plot.changes():
             plot.clear()
             plot.display = any(len(line.curve.x) for line in self._lines)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from textual.content import Content
 from textual.widgets import Static
 
@@ -16,16 +18,15 @@ class Words(Static):
         id: str | None = None,  # noqa: A002
         classes: str | None = None,
     ) -> None:
-        self._said = _content(text)
-        super().__init__(self._said, id=id, classes=classes, markup=False)
+        super().__init__(_content(text), id=id, classes=classes, markup=False)
 
     def say(self, text: Content | str | None) -> None:
         """Show a text, if it is not there already; None takes the widget away."""
         if (text is None) == self.display:
             self.display = text is not None
-        if text is None or (said := _content(text)).is_same(self._said):
+        before = cast("Content", self.content)
+        if text is None or (said := _content(text)).is_same(before):
             return
-        before, self._said = self._said, said
         self.update(said, layout=self._resizes(before, said))
 
     def _resizes(self, before: Content, after: Content) -> bool:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import time
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from tui_helpers import Machine, application, drive, overview, press, screen_tex
 from qlora_tui.runs import launch
 from qlora_tui.runs.directory import RunDirectory
 from qlora_tui.runs.events import Advice, Progress
-from qlora_tui.tui import collector
 from qlora_tui.tui.app import QloraApp
 from qlora_tui.tui.screens.home import HomeScreen
 from qlora_tui.tui.screens.question import QuestionScreen
@@ -454,7 +452,6 @@ def test_a_full_log_does_not_fill_the_screen(tmp_path: Path) -> None:
 
 def alive_widgets() -> int:
     """Every widget that something still holds, on the screen or not."""
-    gc.unfreeze()  # else those that the application has set apart would not be counted
     gc.collect()
     return sum(isinstance(each, Widget) for each in gc.get_objects())
 
@@ -527,43 +524,3 @@ def test_curves_that_come_back_unchanged_are_not_drawn_again(tmp_path: Path, mon
         assert drawn.calls == 0
 
     watch(Story(end="completed", alive=False).write(tmp_path), steps)
-
-
-@pytest.fixture
-def thawed() -> Iterator[None]:
-    """Nothing is apart from the garbage collector before the test and after it."""
-    gc.unfreeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.mark.usefixtures("thawed")
-def test_what_is_on_the_screen_is_kept_from_collections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full collection that looks at everything takes longer than a key may."""
-    monkeypatch.setattr("qlora_tui.tui.app.SETTLE_SECONDS", 0.05)
-
-    async def steps(pilot: Pilot[str], screen: TrainScreen) -> None:
-        await wait_for(pilot, lambda: screen.panels.charts is not None, "the curves are loaded")
-        kept = screen.panels.charts
-        await wait_for(pilot, lambda: not any(each is kept for each in gc.get_objects()), "they are set apart")
-        assert len(gc.get_objects()) < gc.get_freeze_count()
-
-    watch(Story(end="completed", alive=False).write(tmp_path), steps)
-
-
-class Ring:
-    """Something that only a collection can free."""
-
-    def __init__(self) -> None:
-        self.me = self
-
-
-@pytest.mark.usefixtures("thawed")
-def test_what_a_screen_has_left_is_let_go_when_the_next_one_settles() -> None:
-    ring = Ring()
-    collector.settle()
-    left = weakref.ref(ring)
-    del ring
-    assert left() is not None
-    collector.settle()
-    assert left() is None

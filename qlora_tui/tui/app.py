@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from textual import work
 from textual.app import App
@@ -45,6 +45,14 @@ _SAVE_AFTER = 0.4
 """Seconds without a change before the answers are saved."""
 _QUIT_WITHIN = 2.0
 _STATION_SCREENS = {"train": "TrainScreen", "chat": "ChatScreen", "ship": "ShipScreen"}
+
+
+@runtime_checkable
+class ShowsAnswers(Protocol):
+    """A screen that shows what has been answered and found out."""
+
+    def show_answers(self) -> None:
+        """Something of it has changed."""
 
 
 class QloraApp(App[str]):
@@ -136,9 +144,12 @@ class QloraApp(App[str]):
 
     # The machine
 
-    @work(thread=True, exclusive=True, group="hardware", exit_on_error=False)
     def look_at_machine(self) -> None:
-        """Read the GPUs, the memory and the disks in a thread."""
+        """Read the GPUs, the memory and the disks soon, in a thread."""
+        self.call_later(self._read_machine)  # called at once, the screen that asks would be kept as its context
+
+    @work(thread=True, exclusive=True, group="hardware", exit_on_error=False)
+    def _read_machine(self) -> None:
         found = self.services.hardware()
         if not get_current_worker().is_cancelled:
             self.call_from_thread(setattr, self, "hardware", found)
@@ -203,6 +214,14 @@ class QloraApp(App[str]):
                 save_draft(self.answers)
             except OSError:
                 return
+
+    def _tell_screens(self) -> None:
+        # A screen that watched these itself would be kept after it is closed: Textualize/textual issue 6666.
+        for screen in self.screen_stack:
+            if isinstance(screen, ShowsAnswers):
+                screen.show_answers()
+
+    watch_answered = watch_hardware = watch_seen = watch_looked_up = _tell_screens
 
     # The model
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import gc
 
+from textual._styles_cache import StylesCache
+
 SETTLE_SECONDS = 1.0
 """After a screen has opened: by then it has loaded what it needs."""
 YOUNG_OBJECTS = 5_000
@@ -23,6 +25,8 @@ def relax() -> None:
 
 def settle() -> None:
     """Let go of what the screens before have left, and set what is alive now apart from later collections."""
+    # This cache holds the pictures of widgets that are gone, up to 1,024 of them: Textualize/textual issue 6665.
+    StylesCache.get_inner_outer.cache_clear()
     gc.unfreeze()
     gc.collect()
     gc.freeze()

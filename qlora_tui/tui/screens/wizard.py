@@ -95,18 +95,16 @@ class WizardScreen(Screen[None]):
         yield KeyFooter()
 
     async def on_mount(self) -> None:
-        self.watch(self.app, "answered", self._refresh, init=False)
-        self.watch(self.app, "hardware", self._refresh, init=False)
-        self.watch(self.app, "seen", self._refresh, init=False)
-        self.watch(self.app, "looked_up", self._refresh, init=False)
         await self._enter(self._step)
 
     def on_screen_resume(self) -> None:
         self.application.look_at_machine()
 
-    def _refresh(self) -> None:
+    def show_answers(self) -> None:
         """Draw what the answers have become."""
         self._view = None
+        if self.query_one_optional(StepRail) is None:
+            return  # opened, but not there yet
         view = self.view
         self._draw_frame(view)
         source = view.model.source

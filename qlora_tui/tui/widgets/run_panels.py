@@ -19,6 +19,8 @@ from qlora_tui.tui.widgets.view_tabs import ViewTabs
 from qlora_tui.tui.widgets.words import Words
 
 if TYPE_CHECKING:
+    from textual.theme import Theme
+
     from qlora_tui.runs.view import Other, RunView, Told
     from qlora_tui.tui.app import QloraApp
     from qlora_tui.tui.follower import Condition, Follower
@@ -76,10 +78,13 @@ class RunPanels(Vertical):
             yield _Tail(id="tail")
 
     def on_mount(self) -> None:
-        self.watch(self.app, "theme", self._take_theme, init=False)
+        self.app.theme_changed_signal.subscribe(self, self._take_theme)
         self._add_charts()
 
-    def _take_theme(self) -> None:
+    def on_unmount(self) -> None:
+        self.app.theme_changed_signal.unsubscribe(self)
+
+    def _take_theme(self, _theme: Theme) -> None:
         self.call_after_refresh(self.redraw_charts)  # their colours are not those of a stylesheet
 
     @property

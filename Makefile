@@ -9,7 +9,9 @@ TORCH := torch==2.13.0
 SHELL := /bin/bash
 # Test processes side by side. A test that trains takes two cores and about 2 GB for itself.
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+# Tests that do not train wait a third of the time, for processes and screens.
+FAST_WORKERS ?= 3
+PYTEST := $(BIN)/python -m pytest --dist worksteal --numprocesses
 
 # Each measures one thing and publishes its table in docs/benchmarks.md; the name is that of its module in benchmarks/.
 BENCH_TARGETS := $(addprefix bench-,demo control replay resume packing overhead errors)
@@ -24,17 +26,17 @@ demo: $(VENV)/.installed
 	@$(BIN)/python scripts/demo.py
 
 test: $(VENV)/.installed-dev
-	$(PYTEST)
+	$(PYTEST) $(WORKERS)
 
 test-fast: $(VENV)/.installed-dev
-	$(PYTEST) -m "not full"
+	$(PYTEST) $(FAST_WORKERS) -m "not full"
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST) -m "not full"
+	$(PYTEST) $(FAST_WORKERS) -m "not full"
 
 screenshots: $(VENV)/.installed-dev
 	$(PIP) --constraint constraints.txt --editable '.[screenshots]'

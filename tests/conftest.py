@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from textual._styles_cache import StylesCache
+
+from qlora_tui.tui.collector import YOUNG_OBJECTS
 
 # Processes that train side by side with as many threads each as there are cores wait for one another most of the time.
 if processes := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
@@ -33,6 +38,27 @@ def isolated_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     for name in ("NO_COLOR", "TEXTUAL_THEME", "TEXTUAL_COLOR_SYSTEM", "TEXTUAL_ANIMATIONS"):
         monkeypatch.delenv(name, raising=False)
     return home
+
+
+@pytest.fixture(autouse=True)
+def unsettled_screens(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No look at all objects after each screen: a test process holds a million, of what all tests have imported."""
+    monkeypatch.setattr("qlora_tui.tui.app.settle", lambda: None)
+    yield
+    StylesCache.get_inner_outer.cache_clear()
+
+
+def pytest_configure() -> None:
+    """Until all is imported, nothing is worth collecting."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays, so collections need not look there. Looking at all the rest is rarely worth it."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+    gc.set_threshold(YOUNG_OBJECTS, 10, 40)
 
 
 @pytest.fixture(scope="session")

@@ -107,14 +107,20 @@ def test_exactly_the_answers_are_trained(encoder: Encoder, answers: list[str]) -
     assert trained_text(encoder, conversation(*contents)) == "".join(answer + "<|im_end|>" for answer in answers)
 
 
+def round_trip(encoder: Encoder, text: str) -> str:
+    """What is left of a text as tokens."""
+    return str(encoder.tokenizer.decode(encoder.tokenizer.encode(text).ids))
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.text(max_size=12), st.text(max_size=12)), min_size=1, max_size=3), st.booleans())
 def test_any_text_trains_its_answers_only(encoder: Encoder, pairs: list[tuple[str, str]], with_system: bool) -> None:
-    contents = [part for pair in pairs for part in pair]
-    assume(all(encoder.tokenizer.decode(encoder.tokenizer.encode(part).ids) == part for part in contents))
+    # Without the characters that the tokenizer drops.
+    contents = [round_trip(encoder, part) for pair in pairs for part in pair]
+    assume(all(round_trip(encoder, part) == part for part in contents))
     example = conversation(*contents, system="s" if with_system else None)
     row = encoder.encode(example)
-    expected = "".join(answer + "<|im_end|>" for _, answer in pairs)
+    expected = "".join(answer + "<|im_end|>" for answer in contents[1::2])
     if row.straddles:  # an answer that begins with white space may share a token with the line break before it
         assert trained_text(encoder, example).replace("\n", "") == expected.replace("\n", "")
     else:

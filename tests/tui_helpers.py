@@ -233,7 +233,7 @@ async def settle(pilot: Pilot[str], seconds: float = 20.0) -> None:
         if waited := [worker for worker in pilot.app.workers if worker.group != "question"]:
             with suppress(WorkerCancelled):
                 await pilot.app.workers.wait_for_complete(waited)
-        await pilot.pause()
+            await pilot.pause()
 
 
 async def press(pilot: Pilot[str], *keys: str) -> None:

@@ -62,24 +62,6 @@ def test_what_is_on_the_screen_is_kept_from_collections(monkeypatch: pytest.Monk
     drive(app, steps)
 
 
-def test_no_picture_of_a_widget_that_is_gone_is_kept() -> None:
-    """Textual's issue 6665."""
-
-    async def steps(pilot: Pilot[str]) -> None:
-        picture = weakref.ref(focused(app)._styles_cache)
-        app.open_wizard()
-        await settle(pilot)
-
-        def gone() -> bool:
-            collector.settle()
-            return picture() is None
-
-        await wait_for(pilot, gone, "it is gone")
-
-    app = application()
-    drive(app, steps)
-
-
 SCREENS: dict[str, tuple[Callable[[RunDirectory], Screen[Any]], tuple[str, ...]]] = {
     "questions": (lambda _run: WizardScreen(), ("2", "3", "4", "5", "1")),
     "models": (lambda _run: WizardScreen(2), ("f10", "escape")),
@@ -92,19 +74,23 @@ SCREENS: dict[str, tuple[Callable[[RunDirectory], Screen[Any]], tuple[str, ...]]
 
 @pytest.mark.parametrize("name", SCREENS)
 def test_closed_screens_are_let_go(tmp_path: Path, name: str) -> None:
-    """Textual keeps what watches the application: its issue 6666. One screen may be left as the context of a task."""
+    """Textual keeps pictures of widgets that are gone, and what watches the application: its issues 6665 and 6666.
+
+    One of two screens may be left as the context of a task.
+    """
     run = Story(alive=False, end="completed", adapter=True).write(tmp_path)
     screen, keys = SCREENS[name]
 
     def gone() -> bool:
         collector.settle()
-        return sum(each() is not None for each in left) <= 1
+        return all(sum(each() is not None for each in kept) <= 1 for kept in (screens, pictures))
 
     async def steps(pilot: Pilot[str]) -> None:
         for _ in range(2):
             app._show_alone(screen(run))
             await settle(pilot)
-            left.append(weakref.ref(app.screen))
+            screens.append(weakref.ref(app.screen))
+            pictures.append(weakref.ref(app.screen.children[0]._styles_cache))
             for key in keys:
                 await press(pilot, key)
             app.go_home()
@@ -112,5 +98,6 @@ def test_closed_screens_are_let_go(tmp_path: Path, name: str) -> None:
         await wait_for(pilot, gone, "they are gone")
 
     app = application()
-    left: list[weakref.ref[Any]] = []
+    screens: list[weakref.ref[Any]] = []
+    pictures: list[weakref.ref[Any]] = []
     drive(app, steps)

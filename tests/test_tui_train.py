@@ -14,7 +14,7 @@ from run_stories import HOSTILE, Story, abandon, claim, make_adapter
 from textual.pilot import Pilot
 from textual.widget import Widget
 from textual.widgets import RichLog, Static
-from tui_helpers import Machine, application, drive, overview, press, screen_text, settle, shows, wait_for
+from tui_helpers import Counted, Machine, application, drive, overview, press, screen_text, settle, shows, wait_for
 
 from qlora_tui.runs import launch
 from qlora_tui.runs.directory import RunDirectory
@@ -475,20 +475,6 @@ def test_nothing_is_left_behind_by_what_a_run_says(tmp_path: Path) -> None:
         assert alive_widgets() <= before
 
     watch(run, steps)
-
-
-class Counted:
-    """Counts the calls of a method."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
-        self.calls = 0
-        original = getattr(owner, name)
-
-        def counted(*arguments: Any, **keywords: Any) -> Any:
-            self.calls += 1
-            return original(*arguments, **keywords)
-
-        monkeypatch.setattr(owner, name, counted)
 
 
 def test_what_a_run_says_asks_for_no_new_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import pytest
 from player import HOSTILE
 from textual.pilot import Pilot
 from textual.widget import Widget
@@ -264,3 +266,17 @@ def focused(app: QloraApp) -> Widget:
     """What has the focus."""
     assert app.focused is not None, "nothing has the focus"
     return app.focused
+
+
+class Counted:
+    """Counts the calls of a method."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+        self.calls = 0
+        original = getattr(owner, name)
+
+        def counted(*arguments: Any, **keywords: Any) -> Any:
+            self.calls += 1
+            return original(*arguments, **keywords)
+
+        monkeypatch.setattr(owner, name, counted)

@@ -16,6 +16,7 @@ from textual.widgets.option_list import Option
 from qlora_tui.cards import CARDS, Card, plan_for
 from qlora_tui.errors import UsageError
 from qlora_tui.tui.widgets.choices import Choices
+from qlora_tui.tui.widgets.line_input import LineInput
 from qlora_tui.tui.widgets.words import Words
 from qlora_tui.tui.words import gib
 
@@ -44,7 +45,7 @@ class CardScreen(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -tall", id="cards"):
             yield Static("Plan for another card", classes="dialog-title", markup=False)
-            yield Input(
+            yield LineInput(
                 placeholder="type to filter, or an amount of memory such as 12GiB", compact=True, id="card-filter"
             )
             yield Choices(id="card-list")

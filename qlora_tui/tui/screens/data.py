@@ -31,6 +31,7 @@ from qlora_tui.tui.widgets.cycle import Cycle
 from qlora_tui.tui.widgets.form import FieldRow, reason
 from qlora_tui.tui.widgets.helped import Help
 from qlora_tui.tui.widgets.lengths import length_lines
+from qlora_tui.tui.widgets.line_input import LineInput
 from qlora_tui.tui.widgets.tokens import FORMS, row_text, row_title
 from qlora_tui.tui.widgets.words import Words
 
@@ -51,7 +52,7 @@ SAMPLE = "bundled:spam"
 _SAMPLE_WORDS = "e-mails to tell spam from ham, to try everything with"
 
 
-class SourceInput(Input):
+class SourceInput(LineInput):
     """Where the rows are."""
 
     def field_help(self) -> Help:

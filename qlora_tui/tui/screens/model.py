@@ -32,6 +32,7 @@ from qlora_tui.tui.view import View
 from qlora_tui.tui.widgets.choices import Choices
 from qlora_tui.tui.widgets.columns import fitted
 from qlora_tui.tui.widgets.helped import Help
+from qlora_tui.tui.widgets.line_input import LineInput
 from qlora_tui.tui.widgets.memory_bar import VERDICTS
 from qlora_tui.tui.widgets.words import Words
 from qlora_tui.tui.words import count, gib
@@ -66,7 +67,7 @@ class ModelStep(StepPane):
         self._search = HubSearch()
 
     def compose(self) -> ComposeResult:
-        yield Input(
+        yield LineInput(
             placeholder="type to filter, or a folder, a .gguf file, owner/name", compact=True, id="model-filter"
         )
         yield Words(id="model-heading")

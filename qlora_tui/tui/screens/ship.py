@@ -23,6 +23,7 @@ from qlora_tui.tui.shipping import Shipment, cost_text, merge_text, read_shipmen
 from qlora_tui.tui.widgets.cycle import Cycle
 from qlora_tui.tui.widgets.helped import Help, Hint
 from qlora_tui.tui.widgets.key_footer import KeyFooter
+from qlora_tui.tui.widgets.line_input import LineInput
 from qlora_tui.tui.widgets.rail import StepRail, station_keys
 from qlora_tui.tui.widgets.words import Words
 
@@ -90,11 +91,11 @@ class ShipScreen(StationScreen):
                 yield Cycle(["adapter"], "adapter", id="push-what")
             with Horizontal(classes="ship-row"):
                 yield Static("repository", classes="ship-label", markup=False)
-                yield Input(placeholder="owner/name", compact=True, id="push-name")
+                yield LineInput(placeholder="owner/name", compact=True, id="push-name")
                 yield Checkbox("private", value=True, compact=True, id="push-private")
             with Horizontal(classes="ship-row"):
                 yield Static("token", classes="ship-label", markup=False)
-                yield Input(placeholder="that of hf auth login", password=True, compact=True, id="push-token")
+                yield LineInput(placeholder="that of hf auth login", password=True, compact=True, id="push-token")
                 yield Button("Push", id="push-go", compact=True)
             yield Words(id="push-note")
 

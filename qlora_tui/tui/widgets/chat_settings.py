@@ -13,6 +13,7 @@ from qlora_tui.text import one_line
 from qlora_tui.tui.conversation import SIDES, Sampling, Sides
 from qlora_tui.tui.widgets.cycle import Cycle
 from qlora_tui.tui.widgets.helped import Help
+from qlora_tui.tui.widgets.line_input import LineInput
 from qlora_tui.tui.widgets.words import Words
 
 _FIELDS: Final = {
@@ -25,7 +26,7 @@ _FIELDS: Final = {
 _LIMITS: Final = {"temperature": (0.0, 10.0), "top-p": (0.0, 1.0), "max-tokens": (1.0, 32_768.0)}
 
 
-class SettingInput(Input):
+class SettingInput(LineInput):
     """One value with its help."""
 
     def __init__(self, key: str) -> None:

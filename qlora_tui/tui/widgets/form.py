@@ -17,6 +17,7 @@ from qlora_tui.config_schema import description as setting_description
 from qlora_tui.text import one_line
 from qlora_tui.tui.widgets.cycle import Cycle
 from qlora_tui.tui.widgets.helped import Help
+from qlora_tui.tui.widgets.line_input import LineInput
 from qlora_tui.tui.widgets.words import Words
 
 
@@ -46,7 +47,7 @@ def reason(path: str) -> str:
     return why or description(path)
 
 
-class FieldInput(Input):
+class FieldInput(LineInput):
     """A one-line editor that leaves ``?`` to the help where no text would hold one."""
 
     def __init__(self, *, asks: bool, id: str) -> None:  # noqa: A002

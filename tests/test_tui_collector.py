@@ -13,7 +13,7 @@ from run_stories import Story
 from stand_in_session import StandInSession
 from textual.pilot import Pilot
 from textual.screen import Screen
-from tui_helpers import application, drive, focused, press, settle, wait_for
+from tui_helpers import application, drive, press, settle, wait_for
 
 from qlora_tui.runs.directory import RunDirectory
 from qlora_tui.tui import collector
@@ -48,14 +48,19 @@ def test_what_a_screen_has_left_is_let_go_when_the_next_one_settles() -> None:
     assert left() is None
 
 
-def test_what_is_on_the_screen_is_kept_from_collections(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_on_the_screen_is_kept_from_collections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full collection that looks at everything takes longer than a key may."""
     monkeypatch.setattr("qlora_tui.tui.app.SETTLE_SECONDS", 0.05)
     monkeypatch.setattr("qlora_tui.tui.app.settle", collector.settle)
+    run = Story(alive=False, end="completed").write(tmp_path)
 
     async def steps(pilot: Pilot[str]) -> None:
-        kept = focused(app)
-        await wait_for(pilot, lambda: not any(each is kept for each in gc.get_objects()), "it is set apart")
+        screen = TrainScreen(run)
+        app._show_alone(screen)
+        await settle(pilot)
+        await wait_for(pilot, lambda: screen.panels.charts is not None, "the curves are loaded")
+        kept = screen.panels.charts
+        await wait_for(pilot, lambda: not any(each is kept for each in gc.get_objects()), "they are set apart")
         assert len(gc.get_objects()) < gc.get_freeze_count()
 
     app = application()

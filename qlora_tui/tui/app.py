@@ -73,8 +73,6 @@ class QloraApp(App[str]):
         Binding("f5", "refresh_machine", "Look again", show=False, id="app.refresh", tooltip="Read the GPUs again"),
     ]
 
-    answered: var[int] = var(0, init=False)
-    """Counts the changes of :attr:`answers`."""
     hardware: var[Hardware | None] = var(None, init=False)
     seen: var[Seen | None] = var(None, init=False)
     looked_up: var[dict[str, str]] = var(dict, init=False)
@@ -179,7 +177,7 @@ class QloraApp(App[str]):
         if answers == self.answers:
             return
         self._answers = answers
-        self.answered += 1
+        self._tell_screens()
         if self._save_timer is not None:
             self._save_timer.stop()
         self._save_timer = self.set_timer(_SAVE_AFTER, self._save_soon)
@@ -221,7 +219,7 @@ class QloraApp(App[str]):
             if isinstance(screen, ShowsAnswers):
                 screen.show_answers()
 
-    watch_answered = watch_hardware = watch_seen = watch_looked_up = _tell_screens
+    watch_hardware = watch_seen = watch_looked_up = _tell_screens
 
     # The model
 
